@@ -1,0 +1,1 @@
+"""What runs a model. Imports nothing of the app."""

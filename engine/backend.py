@@ -1,0 +1,219 @@
+"""The Backend: the primitives on which every method of thinking stands, whatever runs the model.
+
+Knows no torch. A method awaits primitives; the backend decides when and in which batch they run. Primitives are
+added as methods come to need them: today prefill, extend, force and cancel; `fork`, `probe` and `score` join
+them with the methods that sample in parallel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from engine.protocol import Message, ModelInfo, Phase
+from profiles.catalogue import Profile
+from profiles.costs import ModelShape
+
+Kind = Literal["prefilled", "thinking", "answer", "forced"]
+"""What a forwarded token was for; each has exactly one."""
+
+StopReason = Literal["stop", "limit", "ended", "cancelled", "context"]
+"""Why an extension ended: a stop id, its lease, a request to end here, cancellation, or the context's end."""
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back, and the model's own chat template."""
+
+    eos_ids: frozenset[int]
+    chat_template: str
+
+    def render(self, messages: Sequence[Message], **template_arguments: object) -> list[int]:
+        """The prompt's ids by the chat template, with the generation prompt at its end."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, special tokens in it included, nothing added."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; an unfinished UTF-8 sequence at its end shows as U+FFFD."""
+        ...
+
+    def sentence_ends(self) -> frozenset[int]:
+        """Ids whose text ends a line or a sentence: where a thought may be wound down."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a token is chosen from logits: temperature 0 is greedy; top_k 0 and top_p 1 filter nothing."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+
+
+@dataclass
+class Lease:
+    """How far an extension may run. Its owner moves it from another thread while the extension runs."""
+
+    limit: int
+    """Tokens that may be sampled, from the lease's beginning on."""
+    used: int = 0
+    """Tokens sampled so far; written by the backend alone."""
+    ended: bool = False
+    """End after the token under way, keeping what there is ("answer now")."""
+    cancelled: bool = False
+    """Stop everything."""
+
+
+@dataclass(frozen=True)
+class WindDown:
+    """The soft end of a lease: from `soft` of its limit on, `token` grows likelier at each sentence's end
+    (its logit rises linearly by up to `strength`); from `grace` on, a sentence's end ends the extension.
+    """
+
+    token: int
+    sentence_ends: frozenset[int]
+    soft: float = 0.8
+    grace: float = 0.9
+    strength: float = 10.0
+
+
+@dataclass(frozen=True)
+class Extension:
+    """What an extension sampled. A stop id that ended it is in `stop_id` and, where it was kept, in `ids`."""
+
+    ids: tuple[int, ...]
+    reason: StopReason
+    stop_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """Tokens that one forward put through the model, all of one kind; the runner's account for the ledger."""
+
+    primitive: Literal["prefill", "extend", "force"]
+    kind: Kind
+    phase: Literal["prefill", "thinking", "answer"]
+    tokens: int
+    context: int
+    """Tokens in the cache before the first of these."""
+    logits_rows: int
+    seconds: float
+
+
+@dataclass
+class Account:
+    """What a node's work came to: filled by the backend, read by the ledger."""
+
+    forwarded: list[Forwarded] = field(default_factory=list)
+    sampled_ns: list[int] = field(default_factory=list)
+    """Monotonic time at which each token was sampled."""
+
+
+class Node(Protocol):
+    """A sequence in the backend: its ids, and an account of what was spent on it."""
+
+    ids: list[int]
+    account: Account
+
+    @property
+    def pending(self) -> int:
+        """1 where the last id was sampled but not yet put through the model, else 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes in use now; None where it cannot be told."""
+
+    weights: int
+    kv_used: int
+    kv_allocated: int
+    process: int
+    process_peak: int
+    free: int
+    device_used: int | None
+    device_total: int | None
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do beyond the plain: methods and budgets ask before they rely on it."""
+
+    logits: bool
+    """Winding down and bans act on logits; without, only a forced end."""
+    force: bool
+    """Ids can be put into the model's mouth."""
+
+
+class OutOfContext(Exception):
+    """The ids do not fit into the context that the backend was loaded with."""
+
+    def __init__(self, needed: int, context: int) -> None:
+        super().__init__(f"{needed} tokens do not fit into the context of {context}")
+        self.needed = needed
+        self.context = context
+
+
+class Backend(Protocol):
+    """Runs one model. All callbacks arrive on the event loop's thread."""
+
+    info: ModelInfo
+    shape: ModelShape
+    profile: Profile
+    tokenizer: Tokenizer
+    capabilities: Capabilities
+    defaults: Sampler
+    """The model's own generation settings, with seed 0."""
+    kernel_class: str
+    """Names the arithmetic: equal classes give equal bits."""
+
+    async def prefill(
+        self, ids: Sequence[int], lease: Lease, on_progress: Callable[[int, int], None] | None = None
+    ) -> Node:
+        """A new node with the prompt in its cache. `on_progress(done, total)` counts tokens.
+
+        A cancelled lease ends it between chunks, with what has been forwarded in the node's account.
+        Raises OutOfContext.
+        """
+        ...
+
+    async def extend(
+        self,
+        node: Node,
+        phase: Phase,
+        lease: Lease,
+        sampler: Sampler,
+        *,
+        stop: frozenset[int] = frozenset(),
+        keep_stop: bool = False,
+        banned: frozenset[int] = frozenset(),
+        wind_down: WindDown | None = None,
+        on_tokens: Callable[[tuple[int, ...]], None] | None = None,
+    ) -> Extension:
+        """Sample onto the node until a stop id, the lease or the context ends it.
+
+        The sampled tokens have the phase's kind. `on_tokens` gets them in order, in chunks, before this
+        returns; a stop id is not among them.
+        """
+        ...
+
+    async def force(self, node: Node, phase: Phase, ids: Sequence[int]) -> None:
+        """Put ids into the node as if they had been sampled; their kind is `forced`. Raises OutOfContext."""
+        ...
+
+    async def cancel(self, node: Node) -> None:
+        """Release the node's pages; idempotent. The account stays readable."""
+        ...
+
+    def memory(self) -> MemoryUse:
+        """Bytes in use now."""
+        ...
+
+    def close(self) -> None:
+        """Unload the model and release its memory."""
+        ...

@@ -1,0 +1,1 @@
+"""What an answer used: memory, time and the receipt that is made of them."""

@@ -1,0 +1,35 @@
+"""The Engine interface: what an app may do with an engine, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event, ModelSpec
+
+
+class Engine(Protocol):
+    """Request in, events out. Every stream ends with exactly one `Loaded`, `Finished` or `Failed`."""
+
+    def load(self, spec: ModelSpec) -> AsyncIterator[Event]:
+        """Get the model into memory: `Loading`… then `Loaded` or `Failed`."""
+        ...
+
+    def answer(self, request: AnswerRequest) -> AsyncIterator[Event]:
+        """Answer, loading the model first where needed: … then `Finished` or `Failed`.
+
+        Leaving the stream early cancels the answer.
+        """
+        ...
+
+    async def control(self, answer_id: str, control: Control) -> None:
+        """Steer a running answer; one that has ended is left alone."""
+        ...
+
+    async def status(self) -> EngineStatus | None:
+        """The engine's state, or None where none is running."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the engine; a resident one stays until its keep-alive ends."""
+        ...

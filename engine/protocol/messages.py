@@ -1,0 +1,214 @@
+"""Requests, controls and events: what an app asks of an engine, and what it hears while an answer runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from engine.protocol.receipt import Answer
+
+Role = Literal["system", "user", "assistant"]
+Think = int | Literal["off", "max"]
+Phase = Literal["thinking", "answer"]
+
+
+class Message(Struct, frozen=True):
+    """One turn of the path through the conversation, as its author wrote it."""
+
+    role: Role
+    content: str
+    thinking: str = ""
+
+
+class ModelSpec(Struct, frozen=True, kw_only=True):
+    """Which model to run and how; what is None follows from the hardware profile."""
+
+    model: str = "tiny"
+    device: str | None = None
+    profile: str | None = None
+    context: int | None = None
+    threads: int | None = None
+    offline: bool = False
+
+
+class Sampling(Struct, frozen=True, kw_only=True):
+    """How tokens are chosen; None takes the value of the model's own generation settings.
+
+    temperature 0 is greedy. top_k 0 and top_p 1 filter nothing.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int = 0
+
+
+class AnswerRequest(Struct, frozen=True, kw_only=True):
+    """Answer the last user message of this path. `max_tokens` caps the visible answer."""
+
+    id: str
+    spec: ModelSpec
+    messages: tuple[Message, ...]
+    method: str | None = None
+    think: Think = "max"
+    sampling: Sampling = Sampling()
+    max_tokens: int | None = None
+
+
+# Controls: what may be said to an answer while it runs.
+
+
+class AnswerNow(Struct, frozen=True, tag="answer_now"):
+    """End the thinking here and answer."""
+
+
+class More(Struct, frozen=True, tag="more"):
+    """Allow this many thinking tokens more (or fewer, when negative)."""
+
+    tokens: int
+
+
+class Cancel(Struct, frozen=True, tag="cancel"):
+    """Stop; what has been said so far is kept."""
+
+
+Control = AnswerNow | More | Cancel
+
+
+# Events: what is heard while a model loads and an answer runs.
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True):
+    """A loaded model, as an app shows it."""
+
+    name: str
+    path: str
+    architecture: str
+    parameters: int
+    weight_bytes: int
+    dtype: str
+    device: str
+    profile: str
+    context: int
+    threads: int
+    thinking_format: str | None
+    """Name of the thinking format, or None where the model has none."""
+    think_steps: tuple[int, ...]
+    """Useful thinking caps in tokens, ascending: the dial's steps between off and max."""
+
+
+class Loading(Struct, frozen=True, kw_only=True, tag="loading"):
+    """The engine is getting ready; `done` and `total` are bytes where they are known."""
+
+    stage: str
+    done: int | None = None
+    total: int | None = None
+
+
+class Loaded(Struct, frozen=True, kw_only=True, tag="loaded"):
+    """The model is in memory."""
+
+    model: ModelInfo
+    seconds: float
+
+
+class Queued(Struct, frozen=True, kw_only=True, tag="queued"):
+    """Other answers run first."""
+
+    ahead: int
+
+
+class Started(Struct, frozen=True, kw_only=True, tag="started"):
+    """The answer was accepted and its prompt rendered."""
+
+    answer_id: str
+    model: str
+    method: str
+    prompt_tokens: int
+    context: int
+    thinking_limit: int | None
+    """Tokens that this answer may think; 0 when it does not think; None when only the context limits it."""
+
+
+class Delta(Struct, frozen=True, kw_only=True, tag="delta"):
+    """More text of a candidate; `tokens` is how many tokens it took. `forced` text was put into its mouth."""
+
+    candidate: str
+    phase: Phase
+    text: str
+    tokens: int
+    forced: bool = False
+
+
+class Metered(Struct, frozen=True, kw_only=True, tag="metered"):
+    """A sample of the meter, about ten a second. Figures are this answer's, up to now."""
+
+    seconds: float
+    decode_tok_s: float | None
+    """Sampled tokens per second of decoding over the last second."""
+    prefill_tok_s: float | None
+    thinking_tokens: int
+    answer_tokens: int
+    thinking_limit: int | None
+    context_used: int
+    context_limit: int
+    flops_prefill: int
+    flops_thinking: int
+    flops_answer: int
+    next_token_flops: int
+    """What one more token costs at this context."""
+    next_token_bytes: int
+    next_token_roofline_s: float | None
+    weights_bytes: int
+    kv_used_bytes: int
+    kv_allocated_bytes: int
+    process_bytes: int
+    device_used_bytes: int | None
+    """Memory in use on the accelerator, by anybody; None without one."""
+    device_total_bytes: int | None
+
+
+class Notice(Struct, frozen=True, kw_only=True, tag="notice"):
+    """Something that the person should know; the answer goes on."""
+
+    code: str
+    text: str
+
+
+class Finished(Struct, frozen=True, kw_only=True, tag="finished"):
+    """The answer is complete, or was stopped: see its `finish`."""
+
+    answer: Answer
+
+
+class Failed(Struct, frozen=True, kw_only=True, tag="failed"):
+    """There is no answer. `message` is one line with the cause, `hint` the next step.
+
+    code: "usage" (the request contradicts itself), "model" (cannot be loaded), "fit" (does not fit),
+    "engine" (the engine failed or went away).
+    """
+
+    code: Literal["usage", "model", "fit", "engine"]
+    message: str
+    hint: str = ""
+
+
+Event = Loading | Loaded | Queued | Started | Delta | Metered | Notice | Finished | Failed
+
+
+class EngineStatus(Struct, frozen=True, kw_only=True):
+    """The resident engine, as `mull ps` shows it."""
+
+    pid: int
+    build: str
+    model: ModelInfo | None
+    answering: int
+    queued: int
+    clients: int
+    memory_bytes: int
+    uptime_s: float
+    keep_alive_s: float
+    unloads_in_s: float | None
+    """Seconds until it leaves for idleness; None while it is in use."""
+    log: str

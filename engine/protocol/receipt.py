@@ -1,0 +1,231 @@
+"""Answer and receipt: what an answer was and what it cost, each figure with its unit and how it was obtained.
+
+These structs are the published schemas `mull.answer/1` and `mull.receipt/1`; until 1.0 fields are only added.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+Unit = Literal["s", "B", "FLOP", "FLOP/s", "tok/s", "B/s", "J", "W", "1", "g", "money"]
+Method = Literal["measured", "derived", "apportioned", "modelled", "unavailable"]
+Finish = Literal["stop", "budget", "length", "cancelled", "error"]
+
+
+class Quantity(Struct, frozen=True, kw_only=True):
+    """A number in SI base units together with how it was obtained; `value` is null where it is unknown."""
+
+    value: float | int | None
+    unit: Unit
+    method: Method
+    source: str = ""
+    low: float | None = None
+    high: float | None = None
+    reasons: tuple[str, ...] = ()
+
+
+def measured(value: float | int, unit: Unit, source: str) -> Quantity:
+    """A quantity read from a clock, a counter or the operating system."""
+    return Quantity(value=value, unit=unit, method="measured", source=source)
+
+
+def derived(value: float | int, unit: Unit, source: str) -> Quantity:
+    """A quantity computed from measured counts by an exact formula."""
+    return Quantity(value=value, unit=unit, method="derived", source=source)
+
+
+def modelled(value: float, unit: Unit, source: str, low: float, high: float) -> Quantity:
+    """A quantity estimated by a model, with the range in which it is expected."""
+    return Quantity(value=value, unit=unit, method="modelled", source=source, low=low, high=high)
+
+
+def unavailable(unit: Unit, *reasons: str) -> Quantity:
+    """A quantity that is not known here, with the reasons."""
+    return Quantity(value=None, unit=unit, method="unavailable", reasons=reasons)
+
+
+class Environment(Struct, frozen=True, kw_only=True):
+    """What the answer ran on."""
+
+    mull: str
+    model: str
+    revision: str | None
+    architecture: str
+    device: str
+    profile: str
+    weight_dtype: str
+    kv_dtype: str
+    kernel_class: str
+    threads: int
+    torch: str
+    transformers: str
+    seed: int
+    temperature: float
+    top_p: float
+    top_k: int
+
+
+class TokenCounts(Struct, frozen=True, kw_only=True):
+    """Tokens by kind. Each forwarded token has exactly one kind; a cached token is not forwarded.
+
+    `thinking` and `answer` are those of the kept answer as shown. `pending` of them (0 or 1) was sampled and
+    shown but never fed back, as at a length limit, so that the kinds from `prefilled` on, minus `pending`,
+    equal the tokens that the runner counted by itself.
+    """
+
+    prompt: int = 0
+    cached: int = 0
+    prefilled: int = 0
+    thinking: int = 0
+    answer: int = 0
+    forced: int = 0
+    probe: int = 0
+    score: int = 0
+    draft_accepted: int = 0
+    draft_rejected: int = 0
+    recomputed: int = 0
+    discarded: int = 0
+    pending: int = 0
+
+    def forwarded(self) -> int:
+        """Tokens that went through the model: the sum over kinds."""
+        kinds = (
+            self.prefilled, self.thinking, self.answer, self.forced, self.probe, self.score,
+            self.draft_accepted, self.draft_rejected, self.recomputed, self.discarded,
+        )  # fmt: skip
+        return sum(kinds) - self.pending
+
+
+class Times(Struct, frozen=True, kw_only=True):
+    """Seconds. `total` runs from acceptance by the engine and excludes `load`; `queue` is inside it."""
+
+    load: Quantity
+    queue: Quantity
+    prefill: Quantity
+    first_token: Quantity
+    decode: Quantity
+    total: Quantity
+    per_token: Quantity
+    itl_p50: Quantity
+    itl_p95: Quantity
+
+
+class FlopsByPhase(Struct, frozen=True, kw_only=True):
+    """Floating point operations; forced tokens are counted with the phase that they close."""
+
+    total: Quantity
+    prefill: Quantity
+    thinking: Quantity
+    answer: Quantity
+    discarded: Quantity
+
+
+class Compute(Struct, frozen=True, kw_only=True):
+    """Arithmetic done and bytes moved."""
+
+    flops: FlopsByPhase
+    flops_saved_by_cache: Quantity
+    bytes: Quantity
+
+
+class Speed(Struct, frozen=True, kw_only=True):
+    """Rates, and how near they come to what the hardware could do."""
+
+    prefill_tok_s: Quantity
+    decode_tok_s: Quantity
+    roofline_tok_s: Quantity
+    mbu: Quantity
+    mfu: Quantity
+
+
+class Memory(Struct, frozen=True, kw_only=True):
+    """Bytes in use at the end of the answer; `peak` is the process's highest so far."""
+
+    weights: Quantity
+    kv_used: Quantity
+    kv_allocated: Quantity
+    peak: Quantity
+    free: Quantity
+
+
+class Energy(Struct, frozen=True, kw_only=True):
+    """Joules; `net` is without what the machine draws when idle."""
+
+    total: Quantity
+    net: Quantity
+    prefill: Quantity
+    thinking: Quantity
+    answer: Quantity
+    discarded: Quantity
+
+
+class Cost(Struct, frozen=True, kw_only=True):
+    """What the energy cost."""
+
+    money: Quantity
+    co2: Quantity
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """One call of a backend primitive: what it forwarded, in which phase and how long it took."""
+
+    primitive: Literal["prefill", "extend", "force"]
+    phase: Literal["prefill", "thinking", "answer"]
+    candidate: str
+    model: str
+    tokens: int
+    context: int
+    seconds: float
+    flops: int
+    bytes: int
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """What happened on the way that a reader of the figures should know."""
+
+    degradations: tuple[str, ...] = ()
+    throttled: bool = False
+    turns_left_out: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+class Receipt(Struct, frozen=True, kw_only=True):
+    """Everything that an answer consumed."""
+
+    schema: Literal["mull.receipt/1"] = "mull.receipt/1"
+    environment: Environment
+    convention: str = "MAC = 2 FLOP, causal, matrix products only"
+    tokens: TokenCounts
+    time: Times
+    compute: Compute
+    speed: Speed
+    memory: Memory
+    energy: Energy
+    cost: Cost
+    steps: tuple[Step, ...]
+    state: State
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """One of the answers that were produced; exactly one is kept."""
+
+    id: str
+    answer: str
+    tokens: int
+    kept: bool
+    score: float | None = None
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What `mull ask --json` prints."""
+
+    schema: Literal["mull.answer/1"] = "mull.answer/1"
+    model: str
+    method: str
+    answer: str
+    thinking: str
+    finish: Finish
+    candidates: tuple[Candidate, ...] = field(default=())
+    receipt: Receipt

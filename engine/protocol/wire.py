@@ -1,0 +1,120 @@
+"""Frames between a client and the resident engine: a length (4 bytes, big endian) and a msgpack struct."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event, ModelSpec
+
+MAX_FRAME = 64 * 1024 * 1024
+"""Bytes: far above a prompt of a megabyte, far below what would exhaust memory."""
+
+
+class Hello(Struct, frozen=True, tag="hello"):
+    """First frame of a client; an engine of another build is replaced by one of this."""
+
+    build: str
+
+
+class Load(Struct, frozen=True, tag="load"):
+    """Load a model; answered by events under this id."""
+
+    id: str
+    spec: ModelSpec
+
+
+class Ask(Struct, frozen=True, tag="ask"):
+    """Answer a request; answered by events under the request's id."""
+
+    request: AnswerRequest
+
+
+class Steer(Struct, frozen=True, tag="steer"):
+    """Control a running answer."""
+
+    id: str
+    control: Control
+
+
+class Query(Struct, frozen=True, tag="query"):
+    """Ask for the engine's status."""
+
+
+class Shutdown(Struct, frozen=True, tag="shutdown"):
+    """End the engine: now, or when the answers under way are done."""
+
+    when_idle: bool = False
+
+
+class Welcome(Struct, frozen=True, tag="welcome"):
+    """The engine's answer to Hello."""
+
+    build: str
+    pid: int
+
+
+class EventFrame(Struct, frozen=True, tag="event"):
+    """An event of the load or answer with this id."""
+
+    id: str
+    event: Event
+
+
+class StatusFrame(Struct, frozen=True, tag="status"):
+    """The answer to Query."""
+
+    status: EngineStatus
+
+
+Frame = TypeVar("Frame")
+ClientFrame = Hello | Load | Ask | Steer | Query | Shutdown
+EngineFrame = Welcome | EventFrame | StatusFrame
+
+_encoder = msgspec.msgpack.Encoder()
+_client_decoder = msgspec.msgpack.Decoder(ClientFrame)
+_engine_decoder = msgspec.msgpack.Decoder(EngineFrame)
+
+
+class FrameError(Exception):
+    """The other side sent something that is no frame of this protocol."""
+
+
+def encode(frame: ClientFrame | EngineFrame) -> bytes:
+    """The frame as bytes on the wire."""
+    body = _encoder.encode(frame)
+    return struct.pack(">I", len(body)) + body
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes | None:
+    try:
+        head = await reader.readexactly(4)
+        (size,) = struct.unpack(">I", head)
+        if size > MAX_FRAME:
+            raise FrameError(f"a frame of {size} bytes is over the limit of {MAX_FRAME}")
+        return await reader.readexactly(size)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+async def read_client_frame(reader: asyncio.StreamReader) -> ClientFrame | None:
+    """The next frame that a client sent, or None at the end of its stream."""
+    body = await _read(reader)
+    return None if body is None else _decode(_client_decoder, body)
+
+
+async def read_engine_frame(reader: asyncio.StreamReader) -> EngineFrame | None:
+    """The next frame that the engine sent, or None at the end of its stream."""
+    body = await _read(reader)
+    return None if body is None else _decode(_engine_decoder, body)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Frame], body: bytes) -> Frame:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise FrameError(f"unreadable frame: {error}") from error

@@ -1,0 +1,1 @@
+"""The local backend: pages, sequences, the runner and the sampler."""

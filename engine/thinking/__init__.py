@@ -1,0 +1,1 @@
+"""How an answer is thought out: formats, budgets, methods, the ledger. Knows the Backend, never torch."""

@@ -1,0 +1,1 @@
+"""The methods of answering, one file each."""
