@@ -1,8 +1,8 @@
 """The Backend: the primitives on which every method of thinking stands, whatever runs the model.
 
-Knows no torch. A method awaits primitives; the backend decides when and in which batch they run. Primitives are
-added as methods come to need them: today prefill, extend, force and cancel; `fork`, `probe` and `score` join
-them with the methods that sample in parallel.
+Knows no torch. A method awaits primitives; the backend decides when and in which batch they run. Primitives
+are added as methods come to need them: today prefill, extend, force and cancel; `fork`, `probe` and `score`
+join them with the methods that sample in parallel.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class WindDown:
 
 @dataclass(frozen=True)
 class Extension:
-    """What an extension sampled. A stop id that ended it is in `stop_id` and, where it was kept, in `ids`."""
+    """What an extension sampled. An id that ended it is in `stop_id` and, where it was kept, in `ids`."""
 
     ids: tuple[int, ...]
     reason: StopReason
@@ -190,15 +190,16 @@ class Backend(Protocol):
         sampler: Sampler,
         *,
         stop: frozenset[int] = frozenset(),
-        keep_stop: bool = False,
+        keep: frozenset[int] = frozenset(),
         banned: frozenset[int] = frozenset(),
         wind_down: WindDown | None = None,
         on_tokens: Callable[[tuple[int, ...]], None] | None = None,
     ) -> Extension:
         """Sample onto the node until a stop id, the lease or the context ends it.
 
-        The sampled tokens have the phase's kind. `on_tokens` gets them in order, in chunks, before this
-        returns; a stop id is not among them.
+        An id in `stop` ends it and is dropped; one in `keep` ends it and stays on the node, pending. The
+        sampled tokens have the phase's kind. `on_tokens` gets them in order, in chunks, before this
+        returns; an id that ended it is not among them.
         """
         ...
 
