@@ -19,6 +19,8 @@ class Hello(Struct, frozen=True, tag="hello"):
     """First frame of a client; an engine of another build is replaced by one of this."""
 
     build: str
+    keep_alive_s: float | None = None
+    """Seconds of idleness after which the engine leaves, 0 to leave with its last client; None leaves it."""
 
 
 class Load(Struct, frozen=True, tag="load"):

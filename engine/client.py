@@ -1,0 +1,320 @@
+"""Reach an engine from an app: attach to the resident one or start it. Loads no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from engine.build import build_id
+from engine.protocol import (
+    AnswerRequest,
+    Cancel,
+    Control,
+    EngineStatus,
+    Event,
+    Failed,
+    Finished,
+    Loaded,
+    Loading,
+    ModelSpec,
+)
+from engine.protocol.wire import (
+    Ask,
+    ClientFrame,
+    EventFrame,
+    FrameError,
+    Hello,
+    Load,
+    Query,
+    Shutdown,
+    StatusFrame,
+    Steer,
+    Welcome,
+    encode,
+    read_engine_frame,
+)
+
+START_TIMEOUT_S = 30.0
+"""A worker binds its socket before it imports torch; a machine that swaps may still need seconds."""
+HANDOVER_TIMEOUT_S = 600.0
+"""How long an engine of another build may take to finish the answers under way."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the resident engine listens and where its native output goes."""
+
+    socket: Path
+    log: Path
+
+
+class EngineGone(Exception):
+    """The engine could not be started, or went away. The message is one line with the cause."""
+
+
+class _Link:
+    """One connection to a resident engine; frames are handed to the stream that they belong to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._streams: dict[str, asyncio.Queue[Event | None]] = {}
+        self._status: asyncio.Queue[EngineStatus | None] = asyncio.Queue()
+        self._pump: asyncio.Task[None] | None = None
+        self.alive = True
+
+    async def greet(self, keep_alive_s: float | None) -> Welcome:
+        """Exchange Hello and Welcome, and begin to listen."""
+        await self.send(Hello(build_id(), keep_alive_s))
+        frame = await read_engine_frame(self._reader)
+        if not isinstance(frame, Welcome):
+            raise EngineGone("the process at the engine's socket does not speak its protocol")
+        self._pump = asyncio.create_task(self._listen())
+        return frame
+
+    async def send(self, frame: ClientFrame) -> None:
+        try:
+            self._writer.write(encode(frame))
+            await self._writer.drain()
+        except (ConnectionError, RuntimeError) as error:
+            raise EngineGone("the engine went away") from error
+
+    @contextlib.contextmanager
+    def stream(self, stream_id: str) -> Iterator[asyncio.Queue[Event | None]]:
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._streams[stream_id] = queue
+        if not self.alive:
+            queue.put_nowait(None)
+        try:
+            yield queue
+        finally:
+            del self._streams[stream_id]
+
+    async def status(self) -> EngineStatus | None:
+        await self.send(Query())
+        return await self._status.get()
+
+    async def closed(self) -> None:
+        """Wait until the engine has ended the connection."""
+        if self._pump is not None:
+            await self._pump
+
+    async def close(self) -> None:
+        self._writer.close()
+        if self._pump is not None:
+            self._pump.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._pump
+        with contextlib.suppress(ConnectionError, BrokenPipeError):
+            await self._writer.wait_closed()
+
+    async def _listen(self) -> None:
+        try:
+            while frame := await read_engine_frame(self._reader):
+                if isinstance(frame, EventFrame) and frame.id in self._streams:
+                    self._streams[frame.id].put_nowait(frame.event)
+                elif isinstance(frame, StatusFrame):
+                    self._status.put_nowait(frame.status)
+        except FrameError:
+            self._writer.close()
+        finally:
+            self.alive = False
+            for queue in self._streams.values():
+                queue.put_nowait(None)
+            self._status.put_nowait(None)
+
+
+class ResidentEngine:
+    """The Engine that lives in a process of its own, shared by every client of this user.
+
+    Nothing is started before `load` or `answer` is called. An engine that has left for idleness, crashed or
+    was killed is started again by the next call.
+    """
+
+    def __init__(self, places: Places, keep_alive_s: float | None = None) -> None:
+        self._places = places
+        self._keep_alive_s = keep_alive_s
+        self._link: _Link | None = None
+        self._attaching = asyncio.Lock()
+        self._ids = itertools.count()
+
+    async def load(self, spec: ModelSpec) -> AsyncGenerator[Event, None]:
+        stream_id = f"load-{os.getpid()}-{next(self._ids)}"
+        async with contextlib.aclosing(self._stream(stream_id, Load(stream_id, _absolute(spec)))) as events:
+            async for event in events:
+                yield event
+
+    async def answer(self, request: AnswerRequest) -> AsyncGenerator[Event, None]:
+        request = msgspec.structs.replace(request, spec=_absolute(request.spec))
+        async with contextlib.aclosing(self._stream(request.id, Ask(request))) as events:
+            async for event in events:
+                yield event
+
+    async def control(self, answer_id: str, control: Control) -> None:
+        if self._link is not None and self._link.alive:
+            with contextlib.suppress(EngineGone):
+                await self._link.send(Steer(answer_id, control))
+
+    async def status(self) -> EngineStatus | None:
+        link = self._link if self._link is not None and self._link.alive else await self._attach()
+        if link is None:
+            return None
+        self._link = link
+        with contextlib.suppress(EngineGone):
+            return await link.status()
+        return None
+
+    async def shutdown(self) -> bool:
+        """End the resident engine, whatever it is doing. False where none was running."""
+        link = await self._attach()
+        if link is None:
+            return False
+        with contextlib.suppress(EngineGone):
+            await link.send(Shutdown())
+            await link.closed()
+        await link.close()
+        return True
+
+    async def close(self) -> None:
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
+
+    async def _stream(self, stream_id: str, first: ClientFrame) -> AsyncGenerator[Event, None]:
+        notes: list[Loading] = []
+        try:
+            link = await self._connected(notes.append)
+        except EngineGone as error:
+            yield Failed(code="engine", message=str(error), hint=f"its log is {self._places.log}")
+            return
+        for note in notes:
+            yield note
+        ended = False
+        with link.stream(stream_id) as queue:
+            try:
+                with contextlib.suppress(EngineGone):  # the queue then ends with None
+                    await link.send(first)
+                while event := await queue.get():
+                    ended = isinstance(event, Loaded | Finished | Failed)
+                    yield event
+                    if ended:
+                        return
+                ended = True
+                yield Failed(
+                    code="engine",
+                    message="the engine went away; what it had said is kept",
+                    hint=f"ask again to start it anew; its log is {self._places.log}",
+                )
+            finally:
+                if not ended and link.alive:
+                    with contextlib.suppress(EngineGone):
+                        await link.send(Steer(stream_id, Cancel()))
+
+    async def _connected(self, note: Callable[[Loading], None]) -> _Link:
+        """The live connection, attaching to the engine or starting one of this build."""
+        async with self._attaching:
+            if self._link is not None and self._link.alive:
+                return self._link
+            self._link = await self._attach()
+            if self._link is None:
+                note(Loading(stage="starting the engine"))
+                self._link = await self._start()
+            return self._link
+
+    async def _attach(self) -> _Link | None:
+        """Connect to a running engine of this build; one of another build is asked to leave first."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._places.socket)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except OSError as error:
+            raise EngineGone(f"the engine's socket cannot be used: {error.strerror or error}") from error
+        link = _Link(reader, writer)
+        welcome = await link.greet(self._keep_alive_s)
+        if welcome.build == build_id():
+            return link
+        with contextlib.suppress(EngineGone):
+            await link.send(Shutdown(when_idle=True))
+        try:
+            await asyncio.wait_for(asyncio.shield(link.closed()), HANDOVER_TIMEOUT_S)
+        except TimeoutError:
+            raise EngineGone(
+                f"an engine of another version (process {welcome.pid}) is still busy; `mull stop` ends it"
+            ) from None
+        finally:
+            await link.close()
+        return None
+
+    async def _start(self) -> _Link:
+        """Start a worker and connect; of several clients that try at once, one starts it."""
+        with _exclusively(self._places.socket.with_suffix(".lock")) as taken:
+            deadline = time.monotonic() + START_TIMEOUT_S
+            process: subprocess.Popen[bytes] | None = None
+            while time.monotonic() < deadline:
+                if not taken():
+                    await asyncio.sleep(0.02)
+                elif (link := await self._attach()) is not None:
+                    return link
+                elif process is None:
+                    process = self._spawn()
+                elif process.poll() is not None:
+                    raise EngineGone(f"the engine ended while starting (exit status {process.returncode})")
+                else:
+                    await asyncio.sleep(0.02)
+            raise EngineGone(f"the engine did not start within {START_TIMEOUT_S:.0f} seconds")
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        places = self._places
+        places.socket.unlink(missing_ok=True)  # nobody answered there: it is stale, and we hold the lock
+        places.log.parent.mkdir(parents=True, exist_ok=True)
+        arguments = ["--socket", str(places.socket), "--log", str(places.log)]
+        with places.log.open("ab") as log:
+            # -P: a folder named `engine` or `app` in the working directory must not be imported for ours
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", "engine.worker", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+            )
+
+
+def resident(places: Places, keep_alive_s: float | None = None) -> ResidentEngine:
+    """The resident engine at these places; `keep_alive_s` as in the Hello frame."""
+    if not hasattr(asyncio, "open_unix_connection") or os.name != "posix":
+        raise EngineGone("mull needs a Unix system; on Windows run it inside WSL2")
+    return ResidentEngine(places, keep_alive_s)
+
+
+@contextlib.contextmanager
+def _exclusively(path: Path) -> Iterator[Callable[[], bool]]:
+    """Yields a function that tries to take the lock on this file and tells whether it is held."""
+    import fcntl
+
+    with path.open("w") as handle:
+
+        def taken() -> bool:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        yield taken
+
+
+def _absolute(spec: ModelSpec) -> ModelSpec:
+    """A model given as a path is meant from this process's working directory."""
+    path = Path(spec.model).expanduser()
+    return msgspec.structs.replace(spec, model=str(path.absolute())) if path.is_dir() else spec
