@@ -7,13 +7,13 @@ join them with the methods that sample in parallel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from engine.protocol import Message, ModelInfo, Phase
 from profiles.catalogue import Profile
-from profiles.costs import ModelShape
+from profiles.shape import ModelShape
 
 Kind = Literal["prefilled", "thinking", "answer", "forced"]
 """What a forwarded token was for; each has exactly one."""
@@ -121,8 +121,8 @@ class Node(Protocol):
     account: Account
 
     @property
-    def pending(self) -> int:
-        """1 where the last id was sampled but not yet put through the model, else 0."""
+    def pending(self) -> Kind | None:
+        """The kind of the last id where it was sampled but not yet put through the model, else None."""
         ...
 
 
@@ -171,6 +171,8 @@ class Backend(Protocol):
     """The model's own generation settings, with seed 0."""
     kernel_class: str
     """Names the arithmetic: equal classes give equal bits."""
+    versions: Mapping[str, str]
+    """Versions of the libraries that compute: torch and transformers."""
 
     async def prefill(
         self, ids: Sequence[int], lease: Lease, on_progress: Callable[[int, int], None] | None = None

@@ -150,13 +150,15 @@ class ResidentEngine:
 
     async def load(self, spec: ModelSpec) -> AsyncGenerator[Event, None]:
         stream_id = f"load-{os.getpid()}-{next(self._ids)}"
-        async with contextlib.aclosing(self._stream(stream_id, Load(stream_id, _absolute(spec)))) as events:
+        async with contextlib.aclosing(
+            self._stream(stream_id, Load(stream_id, _absolute(spec)), Loaded)
+        ) as events:
             async for event in events:
                 yield event
 
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[Event, None]:
         request = msgspec.structs.replace(request, spec=_absolute(request.spec))
-        async with contextlib.aclosing(self._stream(request.id, Ask(request))) as events:
+        async with contextlib.aclosing(self._stream(request.id, Ask(request), Finished)) as events:
             async for event in events:
                 yield event
 
@@ -190,7 +192,9 @@ class ResidentEngine:
             await self._link.close()
             self._link = None
 
-    async def _stream(self, stream_id: str, first: ClientFrame) -> AsyncGenerator[Event, None]:
+    async def _stream(
+        self, stream_id: str, first: ClientFrame, last: type[Loaded | Finished]
+    ) -> AsyncGenerator[Event, None]:
         notes: list[Loading] = []
         try:
             link = await self._connected(notes.append)
@@ -205,7 +209,7 @@ class ResidentEngine:
                 with contextlib.suppress(EngineGone):  # the queue then ends with None
                     await link.send(first)
                 while event := await queue.get():
-                    ended = isinstance(event, Loaded | Finished | Failed)
+                    ended = isinstance(event, last | Failed)
                     yield event
                     if ended:
                         return

@@ -9,14 +9,14 @@ from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event
 
 
 class Engine(Protocol):
-    """Request in, events out. Every stream ends with exactly one `Loaded`, `Finished` or `Failed`."""
+    """Request in, events out. A stream ends with the one event that its method names, or with `Failed`."""
 
     def load(self, spec: ModelSpec) -> AsyncIterator[Event]:
         """Get the model into memory: `Loading`… then `Loaded` or `Failed`."""
         ...
 
     def answer(self, request: AnswerRequest) -> AsyncIterator[Event]:
-        """Answer, loading the model first where needed: … then `Finished` or `Failed`.
+        """Answer, loading the model first where needed (`Loaded` says so): … then `Finished` or `Failed`.
 
         Leaving the stream early cancels the answer.
         """

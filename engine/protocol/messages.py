@@ -84,6 +84,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 
     name: str
     path: str
+    revision: str | None
     architecture: str
     parameters: int
     weight_bytes: int
@@ -127,8 +128,8 @@ class Started(Struct, frozen=True, kw_only=True, tag="started"):
     method: str
     prompt_tokens: int
     context: int
-    thinking_limit: int | None
-    """Tokens that this answer may think; 0 when it does not think; None when only the context limits it."""
+    thinking_limit: int
+    """Tokens that this answer may think, the forced end included; 0 when it does not think."""
 
 
 class Delta(Struct, frozen=True, kw_only=True, tag="delta"):
@@ -150,7 +151,7 @@ class Metered(Struct, frozen=True, kw_only=True, tag="metered"):
     prefill_tok_s: float | None
     thinking_tokens: int
     answer_tokens: int
-    thinking_limit: int | None
+    thinking_limit: int
     context_used: int
     context_limit: int
     flops_prefill: int

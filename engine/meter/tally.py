@@ -1,0 +1,107 @@
+"""What an answer has consumed: a live tally while it streams, and the exact steps of its account."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from engine.backend import Backend, Forwarded
+from engine.protocol import Metered, Phase
+from engine.protocol.receipt import Step
+from profiles.costs import decode_bytes, decode_flops, prefill_bytes, prefill_flops, roofline_seconds
+
+RATE_WINDOW_S = 1.0
+"""Seconds over which the live rate is taken: long enough to be readable, short enough to show a stall."""
+
+
+@dataclass
+class Tally:
+    """The live figures of one answer. All of it is the estimate that streams; the receipt uses `steps`."""
+
+    backend: Backend
+    dtype: str
+    accepted_ns: int
+    prefilled: int = 0
+    prefill_began_ns: int = 0
+    prefill_s: float = 0.0
+    thinking_tokens: int = 0
+    answer_tokens: int = 0
+    forced_tokens: int = 0
+    flops: dict[str, int] = field(default_factory=lambda: {"prefill": 0, "thinking": 0, "answer": 0})
+    _recent: deque[tuple[int, int]] = field(default_factory=deque)
+
+    @property
+    def context_used(self) -> int:
+        return self.prefilled + self.thinking_tokens + self.answer_tokens + self.forced_tokens
+
+    def prefill_progressed(self, done: int) -> None:
+        new = done - self.prefilled
+        self.flops["prefill"] += prefill_flops(self.backend.shape, new, self.prefilled, logits_rows=0).total
+        self.prefilled = done
+        self.prefill_s = (time.monotonic_ns() - self.prefill_began_ns) / 1e9
+
+    def sampled(self, phase: Phase, tokens: int) -> None:
+        contexts = range(self.context_used + 1, self.context_used + tokens + 1)
+        self.flops[phase] += decode_flops(self.backend.shape, *contexts).total
+        if phase == "thinking":
+            self.thinking_tokens += tokens
+        else:
+            self.answer_tokens += tokens
+        self._recent.append((time.monotonic_ns(), tokens))
+
+    def forced(self, phase: Phase, tokens: int) -> None:
+        self.flops[phase] += prefill_flops(self.backend.shape, tokens, self.context_used).total
+        self.forced_tokens += tokens
+
+    def metered(self, thinking_limit: int) -> Metered:
+        """The sample that the meter pane shows."""
+        now = time.monotonic_ns()
+        while self._recent and now - self._recent[0][0] > RATE_WINDOW_S * 1e9:
+            self._recent.popleft()
+        rate = None
+        if len(self._recent) > 1:
+            # the first chunk marks the beginning of the span: its own tokens were sampled before it
+            span = (now - self._recent[0][0]) / 1e9
+            rate = (sum(tokens for _, tokens in self._recent) - self._recent[0][1]) / span
+        shape, memory = self.backend.shape, self.backend.memory()
+        context = self.context_used + 1
+        next_flops, next_bytes = decode_flops(shape, context).total, decode_bytes(shape, context).total
+        return Metered(
+            seconds=(now - self.accepted_ns) / 1e9,
+            decode_tok_s=rate,
+            prefill_tok_s=self.prefilled / self.prefill_s if self.prefill_s else None,
+            thinking_tokens=self.thinking_tokens,
+            answer_tokens=self.answer_tokens,
+            thinking_limit=thinking_limit,
+            context_used=self.context_used,
+            context_limit=self.backend.info.context,
+            flops_prefill=self.flops["prefill"],
+            flops_thinking=self.flops["thinking"],
+            flops_answer=self.flops["answer"],
+            next_token_flops=next_flops,
+            next_token_bytes=next_bytes,
+            next_token_roofline_s=roofline_seconds(next_flops, next_bytes, self.backend.profile, self.dtype),
+            weights_bytes=memory.weights,
+            kv_used_bytes=memory.kv_used,
+            kv_allocated_bytes=memory.kv_allocated,
+            process_bytes=memory.process,
+            device_used_bytes=memory.device_used,
+            device_total_bytes=memory.device_total,
+        )
+
+
+def step(backend: Backend, candidate: str, work: Forwarded) -> Step:
+    """A forward as a receipt's step: its FLOPs and bytes by the one cost formula."""
+    shape = backend.shape
+    return Step(
+        primitive=work.primitive,
+        phase=work.phase,
+        candidate=candidate,
+        model=backend.info.name,
+        tokens=work.tokens,
+        context=work.context,
+        seconds=work.seconds,
+        flops=prefill_flops(shape, work.tokens, work.context, logits_rows=work.logits_rows).total,
+        bytes=prefill_bytes(shape, work.tokens, work.context, logits_rows=work.logits_rows).total,
+    )

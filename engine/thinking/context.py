@@ -1,0 +1,163 @@
+"""What a method works with: the backend, the budget, and the two passages every answer is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.backend import Backend, Lease, Node, Sampler, WindDown
+from engine.meter.tally import Tally
+from engine.protocol import Delta, Event, Phase
+from engine.thinking.budget import ThinkingBudget
+from engine.thinking.formats import Resolved
+from engine.thinking.stream import TextStream
+
+BLANK_TRIES = 8
+"""Tokens for which the end is banned while the answer is still blank: an answer is never empty."""
+
+
+class Cancelled(Exception):
+    """The answer was cancelled; what it has said so far is kept."""
+
+
+@dataclass
+class Context:
+    """One answer in the making. Methods await its passages; a control moves its leases meanwhile."""
+
+    backend: Backend
+    format: Resolved | None
+    budget: ThinkingBudget
+    sampler: Sampler
+    prompt: list[int]
+    opened: bool
+    """The prompt's end already stands inside a thought."""
+    answer_lease: Lease
+    tally: Tally
+    emit: Callable[[Event], None]
+    candidate: str = "0"
+    thinking: str = ""
+    answer: str = ""
+    cut: bool = False
+    """The budget, not the model, ended a thought."""
+    ended_by: Literal["stop", "length"] = "stop"
+    node: Node | None = None
+    _streams: dict[Phase, TextStream] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._streams = {
+            "thinking": TextStream(self.backend.tokenizer),
+            "answer": TextStream(self.backend.tokenizer),
+        }
+
+    async def prefill(self) -> Node:
+        """The prompt in the cache. Raises Cancelled."""
+        self.node = await self.backend.prefill(
+            self.prompt, self.answer_lease, lambda done, _total: self.tally.prefill_progressed(done)
+        )
+        self._check(self.answer_lease)
+        return self.node
+
+    async def think(self, node: Node) -> None:
+        """Think until the model ends its thought or the budget does; then the thought is closed.
+
+        A model whose template does not open the thought is made to open it: a budget was asked for.
+        """
+        style = self._style()
+        if not self.opened:
+            await self._force(node, "thinking", (style.start,), shown=False)
+        self.opened = False
+        extension = await self.backend.extend(
+            node,
+            "thinking",
+            self.budget.lease,
+            self.sampler,
+            stop=self.backend.tokenizer.eos_ids,
+            keep=frozenset({style.end}),
+            banned=frozenset({style.start}),
+            wind_down=WindDown(style.end, self.backend.tokenizer.sentence_ends()),
+            on_tokens=self._hear_thought,
+        )
+        self._flush("thinking")
+        self._check(self.budget.lease)
+        if extension.stop_id != style.end:
+            self.cut = self.cut or extension.reason in ("limit", "ended")
+            await self._force(node, "thinking", style.forced_end, shown=True)
+        else:
+            self.tally.sampled("thinking", 1)
+
+    async def say(self, node: Node) -> None:
+        """The visible answer to its end; a thought that it opens is held to what the budget still has."""
+        eos = self.backend.tokenizer.eos_ids
+        opening = frozenset({self.format.start}) if self.format is not None else frozenset[int]()
+        blank_ends = 0
+        end_banned = False
+        while True:
+            reopen = self.budget.thinks and not self.budget.exhausted
+            extension = await self.backend.extend(
+                node,
+                "answer",
+                Lease(1) if end_banned else self.answer_lease,
+                self.sampler,
+                stop=eos,
+                keep=opening if reopen else frozenset(),
+                banned=(frozenset() if reopen else opening) | (eos if end_banned else frozenset()),
+                on_tokens=self._hear_answer,
+            )
+            self._check(self.answer_lease)
+            if extension.stop_id in opening:
+                self.tally.sampled("answer", 1)
+                self.opened = True
+                await self.think(node)
+            elif extension.stop_id in eos and not self.answer and blank_ends < BLANK_TRIES:
+                blank_ends += 1
+                end_banned = True
+            elif end_banned:
+                end_banned = False
+            else:
+                break
+        self._flush("answer")
+        self.ended_by = "length" if extension.reason in ("limit", "context") else "stop"
+
+    def _style(self) -> Resolved:
+        if self.format is None:
+            raise ValueError("a model without a thinking format cannot think")
+        return self.format
+
+    def _check(self, lease: Lease) -> None:
+        if lease.cancelled:
+            raise Cancelled
+
+    async def _force(self, node: Node, phase: Phase, ids: tuple[int, ...], shown: bool) -> None:
+        await self.backend.force(node, phase, ids)
+        self.tally.forced(phase, len(ids))
+        style = self._style()
+        text = self.backend.tokenizer.decode([i for i in ids if i not in (style.start, style.end)])
+        text = text.rstrip() if shown else ""
+        if phase == "thinking" and text:
+            self.thinking += text
+            self.emit(Delta(candidate=self.candidate, phase=phase, text=text, tokens=len(ids), forced=True))
+
+    def _hear_thought(self, ids: tuple[int, ...]) -> None:
+        self._hear("thinking", ids)
+
+    def _hear_answer(self, ids: tuple[int, ...]) -> None:
+        self._hear("answer", ids)
+
+    def _hear(self, phase: Phase, ids: tuple[int, ...]) -> None:
+        self.tally.sampled(phase, len(ids))
+        self._show(phase, self._streams[phase].feed(ids), len(ids))
+
+    def _flush(self, phase: Phase) -> None:
+        self._show(phase, self._streams[phase].flush(), 0)
+
+    def _show(self, phase: Phase, text: str, tokens: int) -> None:
+        """Add text to the transcript; the white space with which a passage begins is the template's."""
+        if phase == "thinking":
+            text = text if self.thinking else text.lstrip()
+            self.thinking += text
+        else:
+            text = text if self.answer else text.lstrip()
+            self.answer += text
+        if text or tokens:
+            self.emit(Delta(candidate=self.candidate, phase=phase, text=text, tokens=tokens))

@@ -1,0 +1,9 @@
+"""direct: answer without thinking."""
+
+from engine.thinking.context import Context
+
+
+async def run(ctx: Context) -> None:
+    """Prefill the prompt, whose template has thinking switched off, and answer."""
+    node = await ctx.prefill()
+    await ctx.say(node)

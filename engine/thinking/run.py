@@ -1,0 +1,244 @@
+"""Answer one request: choose the method, set the budget, run it, and make the receipt. Knows no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.backend import Backend, Lease, Sampler
+from engine.meter.receipt import Clock, Outcome, build
+from engine.meter.tally import Tally
+from engine.protocol import (
+    Answer,
+    AnswerNow,
+    AnswerRequest,
+    Cancel,
+    Candidate,
+    Control,
+    Event,
+    Message,
+    Notice,
+    Sampling,
+    Started,
+)
+from engine.protocol.receipt import Finish
+from engine.thinking import budget as budgets
+from engine.thinking.context import Cancelled, Context
+from engine.thinking.formats import Resolved, UnresolvedMarkers, resolve
+from engine.thinking.methods import METHODS, Method
+
+METER_PERIOD_S = 0.1
+
+
+class UsageError(Exception):
+    """The request contradicts itself or the model; one line, with the next step in `hint`."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass
+class Steering:
+    """Takes controls to the leases of a running answer; a cancellation may come before it runs."""
+
+    context: Context | None = None
+    cancelled: bool = False
+
+    def control(self, control: Control) -> None:
+        if isinstance(control, Cancel):
+            self.cancelled = True
+        if self.context is None:
+            return
+        budget = self.context.budget
+        if isinstance(control, Cancel):
+            budget.lease.cancelled = self.context.answer_lease.cancelled = True
+        elif isinstance(control, AnswerNow):
+            budget.lease.ended = True
+        else:
+            budget.more(control.tokens)
+
+
+async def answer(
+    request: AnswerRequest,
+    backend: Backend,
+    emit: Callable[[Event], None],
+    steering: Steering,
+    clock: Clock,
+) -> Answer:
+    """The request's answer, with events on the way; a cancelled one is returned with what there is.
+
+    Raises UsageError.
+    """
+    method, style = _method(request, backend)
+    sampler = _sampler(request.sampling, backend.defaults)
+    context, notices = _context(request, backend, method, style, sampler, emit, clock)
+    steering.context = context
+    if steering.cancelled:
+        steering.control(Cancel())
+    started = Started(
+        answer_id=request.id,
+        model=backend.info.name,
+        method=method.name,
+        prompt_tokens=len(context.prompt),
+        context=backend.info.context,
+        thinking_limit=context.budget.limit,
+    )
+    emit(started)
+    for note in notices:
+        emit(Notice(code="thinking", text=note))
+    if method.thinks and not context.budget.thinks:
+        method = METHODS["direct"]
+    meter = asyncio.create_task(_sample_meter(context, emit))
+    finish: Finish
+    try:
+        await method.run(context)
+        finish = "length" if context.ended_by == "length" else "budget" if context.cut else "stop"
+    except Cancelled:
+        finish = "cancelled"
+    finally:
+        meter.cancel()
+        if context.node is not None:
+            memory = backend.memory()
+            await backend.cancel(context.node)
+    assert context.node is not None  # only a failed prefill leaves none, and that raised
+    emit(context.tally.metered(context.budget.limit))
+    outcome = Outcome(
+        account=context.node.account,
+        pending=context.node.pending,
+        prompt_tokens=len(context.prompt),
+        sampler=sampler,
+        memory=memory,
+        notices=tuple(notices),
+    )
+    text = context.answer.strip()
+    return Answer(
+        model=backend.info.name,
+        method=method.name,
+        answer=text,
+        thinking=context.thinking.strip(),
+        finish=finish,
+        candidates=(
+            Candidate(id=context.candidate, answer=text, tokens=context.tally.answer_tokens, kept=True),
+        ),
+        receipt=build(backend, clock, outcome),
+    )
+
+
+def _method(request: AnswerRequest, backend: Backend) -> tuple[Method, Resolved | None]:
+    """The method asked for, or the one that the thinking asked for implies, and the model's format."""
+    wants_thought = request.think not in ("off", 0)
+    name = request.method or ("cot" if wants_thought else "direct")
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, 1)
+        known = ", ".join(METHODS)
+        raise UsageError(
+            f"there is no method {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+            f"methods: {known}",
+        )
+    if isinstance(request.think, int) and request.think < 0:
+        raise UsageError(
+            f"a thinking budget of {request.think} tokens is negative", "say off, a number or max"
+        )
+    method = METHODS[name]
+    if method.thinks and not wants_thought:
+        raise UsageError(f"method {name!r} thinks, but thinking is off", "leave one of the two out")
+    if request.method is not None and not method.thinks and isinstance(request.think, int) and wants_thought:
+        raise UsageError(
+            f"method {name!r} does not think, but {request.think} tokens of thinking were asked for",
+            "leave one of the two out",
+        )
+    try:
+        style = resolve(backend.tokenizer, backend.info.thinking_format)
+    except UnresolvedMarkers as error:
+        if method.thinks:
+            raise UsageError(str(error), "ask with thinking off") from error
+        style = None
+    return method, style
+
+
+def _sampler(asked: Sampling, defaults: Sampler) -> Sampler:
+    sampler = Sampler(
+        temperature=defaults.temperature if asked.temperature is None else asked.temperature,
+        top_p=defaults.top_p if asked.top_p is None else asked.top_p,
+        top_k=defaults.top_k if asked.top_k is None else asked.top_k,
+        seed=asked.seed,
+    )
+    if not 0 <= sampler.temperature < 100:
+        raise UsageError(f"a temperature of {sampler.temperature} is not in 0..100")
+    if not 0 < sampler.top_p <= 1:
+        raise UsageError(f"a top-p of {sampler.top_p} is not in (0, 1]")
+    if sampler.top_k < 0:
+        raise UsageError(f"a top-k of {sampler.top_k} is negative")
+    return sampler
+
+
+def _context(
+    request: AnswerRequest,
+    backend: Backend,
+    method: Method,
+    style: Resolved | None,
+    sampler: Sampler,
+    emit: Callable[[Event], None],
+    clock: Clock,
+) -> tuple[Context, list[str]]:
+    """The method's context, with the prompt rendered, and what the person should know of the budget."""
+    if request.max_tokens is not None and request.max_tokens < 1:
+        raise UsageError(
+            f"an answer of at most {request.max_tokens} tokens would be empty", "allow at least 1"
+        )
+    if not any(message.role == "user" and message.content.strip() for message in request.messages[-1:]):
+        raise UsageError("the prompt is empty", "type a question")
+    notices: list[str] = []
+    think = request.think if method.thinks else "off"
+    if method.thinks and style is None:
+        notices.append("this model has no thinking format that mull knows: it answers directly")
+        think = "off"
+    prompt, opened = _render(backend, style, request.messages, think != "off")
+    room = backend.info.context - len(prompt)
+    if room < 2:
+        raise UsageError(
+            f"the conversation takes {len(prompt)} tokens and the context has {backend.info.context}",
+            "shorten it, start a new one, or load the model with a larger --context",
+        )
+    overhead = 0 if style is None else len(style.forced_end) + (0 if opened else 1)
+    budget = budgets.plan(think, room, overhead)
+    if budget.note:
+        notices.append(budget.note)
+    if think != "off" and not budget.thinks:
+        prompt, opened = _render(backend, style, request.messages, False)
+    tally = Tally(
+        backend,
+        dtype=backend.info.dtype,
+        accepted_ns=clock.accepted_ns,
+        prefill_began_ns=time.monotonic_ns(),
+    )
+    context = Context(
+        backend=backend,
+        format=style,
+        budget=budget,
+        sampler=sampler,
+        prompt=prompt,
+        opened=opened,
+        answer_lease=Lease(request.max_tokens or room),
+        tally=tally,
+        emit=emit,
+    )
+    return context, notices
+
+
+def _render(
+    backend: Backend, style: Resolved | None, messages: tuple[Message, ...], think: bool
+) -> tuple[list[int], bool]:
+    if style is None:
+        return backend.tokenizer.render(messages), False
+    return style.prompt(backend.tokenizer, messages, think)
+
+
+async def _sample_meter(context: Context, emit: Callable[[Event], None]) -> None:
+    while True:
+        await asyncio.sleep(METER_PERIOD_S)
+        emit(context.tally.metered(context.budget.limit))
