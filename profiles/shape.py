@@ -1,0 +1,270 @@
+"""The numbers of a Hugging Face config.json that decide what a forward pass costs.
+
+Knows configuration files only: no weights, no transformers, no hardware.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+MOST_LAYERS = 10_000  # a config is untrusted: refuse a count that would only fill memory
+
+
+class UnsupportedModel(ValueError):
+    """A config whose costs cannot be computed: an unknown family, or a field missing or impossible."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A decoder-only transformer as the cost formulae see it. Widths and counts are in elements.
+
+    `windows` has one entry per layer: the sliding window in tokens, the current token included, or
+    None for full attention. `moe_layers` are the indices of the layers with experts; the others have an
+    MLP of `mlp_width`. `weight_bytes` and `head_bytes` are bytes per weight of the layers' linears and of
+    the output head, scales and zero-points included; `kv_bytes` is bytes per cached element, scales
+    included.
+    """
+
+    layers: int
+    hidden: int
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    mlp_width: int
+    vocab: int
+    tied: bool
+    windows: tuple[int | None, ...]
+    gated: bool = True  # three MLP matrices (gate, up, down) rather than two
+    moe_layers: tuple[int, ...] = ()
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_width: int = 0
+    shared_expert_width: int = 0
+    shared_expert_gate: bool = False  # a learned scalar gate on the shared expert: `hidden` more weights
+    weight_bytes: float = 2
+    head_bytes: float = 2
+    kv_bytes: float = 2
+
+    def __post_init__(self) -> None:
+        if len(self.windows) != self.layers:
+            raise UnsupportedModel(f"the model has {self.layers} layers but {len(self.windows)} layer types")
+        if self.query_heads % self.kv_heads:
+            raise UnsupportedModel(
+                f"{self.query_heads} query heads cannot share {self.kv_heads} key-value heads evenly"
+            )
+        if self.experts_per_token > self.experts:
+            raise UnsupportedModel(f"{self.experts_per_token} experts per token of only {self.experts}")
+
+    @cached_property
+    def window_counts(self) -> tuple[tuple[int | None, int], ...]:
+        """(window, number of layers that have it): the formulae run once per kind of layer."""
+        return tuple(Counter(self.windows).items())
+
+
+@dataclass(frozen=True)
+class _Family:
+    """How one `model_type` departs from a Llama-like decoder.
+
+    Which layers slide where `layer_types` does not say: "none" (a stray sliding_window is ignored), "all",
+    an n for all but each n-th, "late" for those from `max_window_layers` on, "listed" where there is no
+    rule and the list has to be there.
+    `defaults` are the values that a published config.json may leave out.
+    """
+
+    gated: bool = True
+    slides: Literal["none", "all", "late", "listed"] | int = "none"
+    shared_expert_gate: bool = False
+    defaults: Mapping[str, object] = field(default_factory=dict)
+
+
+_PLAIN = {"num_key_value_heads": None}
+_FAMILIES: dict[str, _Family] = {
+    "apertus": _Family(gated=False, defaults=_PLAIN),
+    "arcee": _Family(gated=False, defaults=_PLAIN),
+    "cohere": _Family(defaults={**_PLAIN, "tie_word_embeddings": True}),
+    "cohere2": _Family(slides=4, defaults={**_PLAIN, "tie_word_embeddings": True, "sliding_window": 4096}),
+    "ernie4_5": _Family(defaults={"head_dim": 128, "tie_word_embeddings": True}),
+    "exaone4": _Family(slides=4, defaults={"sliding_window": 4096}),
+    "gemma": _Family(defaults={"head_dim": 256, "tie_word_embeddings": True}),
+    "gemma2": _Family(
+        slides=2, defaults={"head_dim": 256, "tie_word_embeddings": True, "sliding_window": 4096}
+    ),
+    "gemma3_text": _Family(
+        slides=6,
+        defaults={
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "vocab_size": 262208,
+            "tie_word_embeddings": True,
+            "sliding_window": 4096,
+        },
+    ),
+    "glm": _Family(defaults={"head_dim": 128}),
+    "glm4": _Family(defaults={"head_dim": 128}),
+    "gpt2": _Family(gated=False, defaults={**_PLAIN, "tie_word_embeddings": True, "n_inner": None}),
+    "gpt_neox": _Family(gated=False, defaults=_PLAIN),
+    "gpt_oss": _Family(slides=2, defaults={"head_dim": 64, "sliding_window": 128}),
+    "granite": _Family(defaults=_PLAIN),
+    "granitemoe": _Family(defaults=_PLAIN),
+    "llama": _Family(defaults=_PLAIN),
+    "mistral": _Family(slides="all", defaults={"sliding_window": 4096}),
+    "mixtral": _Family(slides="all"),
+    "nemotron": _Family(gated=False, defaults=_PLAIN),
+    "olmo": _Family(defaults=_PLAIN),
+    "olmo2": _Family(defaults=_PLAIN),
+    "olmo3": _Family(slides=4, defaults={**_PLAIN, "sliding_window": 4096}),
+    "olmoe": _Family(defaults=_PLAIN),
+    "phi": _Family(gated=False, defaults=_PLAIN),
+    "phi3": _Family(slides="all", defaults=_PLAIN),
+    "qwen2": _Family(slides="late", defaults={"use_sliding_window": False}),
+    "qwen2_moe": _Family(slides="listed", shared_expert_gate=True, defaults={"use_sliding_window": False}),
+    "qwen3": _Family(slides="late", defaults={"head_dim": 128, "use_sliding_window": False}),
+    "qwen3_moe": _Family(slides="all", defaults={"use_sliding_window": False}),
+    "seed_oss": _Family(defaults={"head_dim": 128}),
+    "smollm3": _Family(slides="listed", defaults={"tie_word_embeddings": True, "use_sliding_window": False}),
+    "stablelm": _Family(defaults=_PLAIN),
+    "starcoder2": _Family(slides="all", gated=False, defaults={"tie_word_embeddings": True}),
+}
+
+_ALIASES = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "intermediate_size": "n_inner",
+    "num_experts": "num_local_experts",
+}
+
+
+def supported_families() -> tuple[str, ...]:
+    """The `model_type`s whose costs are known."""
+    return tuple(_FAMILIES)
+
+
+def shape_from_config(
+    config: Mapping[str, object],
+    *,
+    weight_bytes: float = 2,
+    head_bytes: float = 2,
+    kv_bytes: float = 2,
+) -> ModelShape:
+    """Read the shape from a config.json (as parsed, or as transformers' `to_dict()` gives it).
+
+    A multimodal config is read from its `text_config`. The byte counts are not in the config; they
+    default to 16-bit weights and cache. Raises `UnsupportedModel` with one line that names the cause.
+    """
+    values, family = _text_values(config)
+    layers = _count(values, "num_hidden_layers")
+    if layers > MOST_LAYERS:
+        raise UnsupportedModel(
+            f"the config's num_hidden_layers is {layers}; at most {MOST_LAYERS} make sense"
+        )
+    hidden, heads = _count(values, "hidden_size"), _count(values, "num_attention_heads")
+    if "num_key_value_heads" not in values:
+        raise UnsupportedModel("the config has no num_key_value_heads")
+    moe_layers = _moe_layers(values, layers)
+    moe = bool(moe_layers)
+    expert_width = _optional(values, "moe_intermediate_size") if moe else 0
+    return ModelShape(
+        layers=layers,
+        hidden=hidden,
+        query_heads=heads,
+        kv_heads=_optional(values, "num_key_value_heads") or heads,
+        head_dim=_head_dim(values, hidden, heads),
+        mlp_width=0 if len(moe_layers) == layers else _mlp_width(values, hidden),
+        vocab=_count(values, "vocab_size"),
+        tied=bool(values.get("tie_word_embeddings")),
+        windows=_windows(values, family, layers),
+        gated=family.gated,
+        moe_layers=moe_layers,
+        experts=_count(values, "num_experts") if moe else 0,
+        experts_per_token=_count(values, "num_experts_per_tok") if moe else 0,
+        expert_width=expert_width or (_mlp_width(values, hidden) if moe else 0),
+        shared_expert_width=_optional(values, "shared_expert_intermediate_size") if moe else 0,
+        shared_expert_gate=moe and family.shared_expert_gate,
+        weight_bytes=weight_bytes,
+        head_bytes=head_bytes,
+        kv_bytes=kv_bytes,
+    )
+
+
+def _text_values(config: Mapping[str, object]) -> tuple[dict[str, object], _Family]:
+    text = config.get("text_config")
+    inner: Mapping[str, object] = text if isinstance(text, Mapping) else config
+    model_type = inner.get("model_type") or config.get("model_type")
+    family = _FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        found = repr(model_type)[:60] if model_type else "no model_type"
+        raise UnsupportedModel(f"the costs of this architecture are not known: the config has {found}")
+    values = {**family.defaults, **inner}
+    if inner is not config and "tie_word_embeddings" in config:
+        values["tie_word_embeddings"] = config["tie_word_embeddings"]  # the outer model owns the head
+    for name, alias in _ALIASES.items():
+        if name not in values and alias in values:
+            values[name] = values[alias]
+    return values, family
+
+
+def _optional(values: Mapping[str, object], name: str) -> int:
+    """A positive integer, or 0 where the config says null, 0 or nothing."""
+    value = values.get(name)
+    if value is None or value == 0:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UnsupportedModel(f"the config's {name} is {repr(value)[:60]}, not a positive integer")
+    return value
+
+
+def _count(values: Mapping[str, object], name: str) -> int:
+    value = _optional(values, name)
+    if not value:
+        raise UnsupportedModel(f"the config has no {name}")
+    return value
+
+
+def _head_dim(values: Mapping[str, object], hidden: int, heads: int) -> int:
+    head_dim = _optional(values, "head_dim")
+    if not head_dim and hidden % heads:
+        raise UnsupportedModel(
+            f"the config has no head_dim, and hidden_size {hidden} is no multiple of {heads}"
+        )
+    return head_dim or hidden // heads
+
+
+def _mlp_width(values: Mapping[str, object], hidden: int) -> int:
+    if "n_inner" in values and values.get("intermediate_size") is None:
+        return 4 * hidden  # GPT-2's meaning of null
+    return _count(values, "intermediate_size")
+
+
+def _moe_layers(values: Mapping[str, object], layers: int) -> tuple[int, ...]:
+    if not _optional(values, "num_experts"):
+        return ()
+    step = _optional(values, "decoder_sparse_step") or 1
+    dense = values.get("mlp_only_layers")
+    skipped = dense if isinstance(dense, list | tuple) else ()
+    return tuple(i for i in range(layers) if i not in skipped and (i + 1) % step == 0)
+
+
+def _windows(values: Mapping[str, object], family: _Family, layers: int) -> tuple[int | None, ...]:
+    window = _optional(values, "sliding_window") if values.get("use_sliding_window", True) else 0
+    types = values.get("layer_types")
+    if isinstance(types, list | tuple):
+        if not all(kind in ("sliding_attention", "full_attention") for kind in types):
+            raise UnsupportedModel(f"the config's layer_types are not plain attention: {repr(types)[:60]}")
+        slides = [kind == "sliding_attention" for kind in types]
+        if any(slides) and not window:
+            raise UnsupportedModel("the config has sliding layers but no sliding_window")
+    elif not window or family.slides == "none":
+        slides = [False] * layers
+    elif family.slides == "listed":
+        raise UnsupportedModel("the config has a sliding window but no layer_types")
+    elif family.slides == "late":
+        slides = [i >= _optional(values, "max_window_layers") for i in range(layers)]
+    else:
+        pattern = values.get("sliding_window_pattern")
+        every = pattern if isinstance(pattern, int) and pattern > 0 else family.slides
+        slides = [not isinstance(every, int) or (i + 1) % every != 0 for i in range(layers)]
+    return tuple(window if sliding else None for sliding in slides)
