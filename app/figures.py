@@ -1,0 +1,175 @@
+"""Figures as people read them: rounded, with SI prefixes, and with the mark of how each was obtained.
+
+Unknown is `n/a`, never 0. The one wording for receipts in the transcript, in exports and on the command line.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from engine.protocol import Answer, Quantity, Receipt
+
+MARKS = {"measured": "●", "derived": "◐", "apportioned": "◐", "modelled": "○", "unavailable": ""}
+LEGEND = "● measured  ◐ derived or apportioned  ○ modelled  n/a unknown"
+UNKNOWN = "n/a"
+FINISHES = {
+    "stop": "",
+    "budget": "ended by the budget",
+    "length": "cut at the token limit",
+    "cancelled": "stopped",
+    "error": "failed",
+}
+"""What the receipt line says of an answer that did not end by itself."""
+
+_LARGE = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+_SMALL = ("", "m", "µ", "n", "p")
+
+
+def quantity(figure: Quantity, *, mark: bool = True) -> str:
+    """A figure with its unit, and its mark unless told otherwise: `23 TFLOP ◐`."""
+    if figure.value is None:
+        return UNKNOWN
+    text = amount(figure.value, figure.unit)
+    return f"{text} {MARKS[figure.method]}" if mark else text
+
+
+def amount(value: float, unit: str) -> str:
+    """A number of this unit (SI base units, as in a Quantity) with a prefix that keeps it short."""
+    match unit:
+        case "s":
+            return seconds(value)
+        case "B":
+            return size(value)
+        case "tok/s":
+            return rate(value)
+        case "1":
+            return f"{100 * value:.1f} %"
+        case "money":
+            return f"{value:.4f}"
+        case _:
+            return _prefixed(value, unit)
+
+
+def rate(tokens_per_second: float) -> str:
+    """A speed: `86.6 t/s`."""
+    return f"{_short(tokens_per_second)} t/s"
+
+
+def count(tokens: int) -> str:
+    """A whole number with its thousands apart: `1,240`."""
+    return f"{tokens:,}"
+
+
+def size(count_bytes: float) -> str:
+    """Bytes in binary units: `8.0 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count_bytes) < (1000 if unit == "B" else 999.5):
+            break
+        if unit != "TiB":
+            count_bytes /= 1024
+    return f"{count_bytes:.0f} B" if unit == "B" else f"{_short(count_bytes)} {unit}"
+
+
+def seconds(value: float) -> str:
+    """A duration: `45ms`, `0.3s`, `17.9s`, `2m05s`, `1h02m`."""
+    if 0 < value < 0.0995:
+        return f"{1000 * value:.0f}ms" if value >= 0.0095 else f"{1000 * value:.1f}ms"
+    if value < 99.95:
+        return f"{value:.1f}s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def _short(value: float) -> str:
+    if value != 0 and abs(value) < 0.995:
+        return f"{value:.2f}"
+    return f"{value:.1f}" if abs(value) < 99.95 else f"{value:,.0f}"
+
+
+def _prefixed(value: float, unit: str) -> str:
+    """One decimal below ten, none above: `4.1 kJ`, `23 TFLOP`, `350 mJ`."""
+    if value == 0:
+        return f"0 {unit}"
+    step = math.floor(math.log10(abs(value)) / 3)
+    if abs(value) / 1000.0**step >= 999.5:
+        step += 1
+    step = min(max(step, 1 - len(_SMALL)), len(_LARGE) - 1)
+    scaled = value / 1000.0**step
+    prefix = _LARGE[step] if step >= 0 else _SMALL[-step]
+    digits = 0 if abs(scaled) >= 9.95 or (step == 0 and float(value).is_integer()) else 1
+    return f"{scaled:.{digits}f} {prefix}{unit}"
+
+
+def receipt_line(answer: Answer, place: tuple[int, int] | None = None) -> str:
+    """An answer's cost in one line; `place` is its number among its siblings and how many there are.
+
+    `2/3 ◂▸ · think 1,240 + ans 310 tok · 17.9s · ttft 0.3s · 86.6 t/s · 23 TFLOP ◐ · 4.1 kJ ●`
+    """
+    receipt = answer.receipt
+    tokens = receipt.tokens
+    thought = f"think {count(tokens.thinking)} + " if tokens.thinking else ""
+    energy = receipt.energy.total
+    parts = [
+        f"{place[0]}/{place[1]} ◂▸" if place and place[1] > 1 else "",
+        f"{thought}ans {count(tokens.answer)} tok",
+        _plain(receipt.time.total),
+        f"ttft {_plain(receipt.time.first_token)}",
+        _plain(receipt.speed.decode_tok_s),
+        quantity(receipt.compute.flops.total),
+        f"energy {UNKNOWN}" if energy.value is None else quantity(energy),
+        FINISHES[answer.finish],
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _plain(figure: Quantity) -> str:
+    """What is measured everywhere needs no mark; anything else has one."""
+    return quantity(figure, mark=figure.method != "measured")
+
+
+class Figure(NamedTuple):
+    """A row of a receipt's table."""
+
+    label: str
+    text: str
+    mark: str
+    source: str
+    """How it was obtained, or why it is not known."""
+
+
+def main_figures(receipt: Receipt) -> tuple[Figure, ...]:
+    """The receipt's main quantities, in the order in which a person asks for them."""
+    time, flops, energy = receipt.time, receipt.compute.flops, receipt.energy
+    rows = {
+        "total time": time.total,
+        "model load": time.load,
+        "first token": time.first_token,
+        "prefill": time.prefill,
+        "decode": time.decode,
+        "between tokens, median": time.itl_p50,
+        "between tokens, 95th percentile": time.itl_p95,
+        "prefill speed": receipt.speed.prefill_tok_s,
+        "decode speed": receipt.speed.decode_tok_s,
+        "roofline": receipt.speed.roofline_tok_s,
+        "bandwidth used (MBU)": receipt.speed.mbu,
+        "compute used (MFU)": receipt.speed.mfu,
+        "compute": flops.total,
+        "compute, prefill": flops.prefill,
+        "compute, thinking": flops.thinking,
+        "compute, answer": flops.answer,
+        "compute saved by the cache": receipt.compute.flops_saved_by_cache,
+        "bytes moved": receipt.compute.bytes,
+        "memory, weights": receipt.memory.weights,
+        "memory, KV cache": receipt.memory.kv_used,
+        "memory, peak": receipt.memory.peak,
+        "energy": energy.total,
+        "energy, thinking": energy.thinking,
+        "energy, answer": energy.answer,
+    }
+    return tuple(
+        Figure(label, quantity(row, mark=False), MARKS[row.method], row.source or "; ".join(row.reasons))
+        for label, row in rows.items()
+    )

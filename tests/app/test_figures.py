@@ -1,0 +1,42 @@
+"""Figures read as a person would write them, and what is unknown says so."""
+
+import pytest
+
+from app import figures
+from engine.protocol import Quantity, derived, measured, modelled, unavailable
+
+
+@pytest.mark.parametrize(
+    ("figure", "text"),
+    [
+        (derived(23e12, "FLOP", ""), "23 TFLOP ◐"),
+        (measured(4100, "J", ""), "4.1 kJ ●"),
+        (modelled(0.35, "J", "", 0.2, 0.5), "350 mJ ○"),
+        (Quantity(value=18.44e12, unit="FLOP", method="apportioned"), "18 TFLOP ◐"),
+        (measured(86.6, "tok/s", ""), "86.6 t/s ●"),
+        (measured(0.417, "tok/s", ""), "0.42 t/s ●"),
+        (measured(8 * 2**30, "B", ""), "8.0 GiB ●"),
+        (measured(240e9, "B/s", ""), "240 GB/s ●"),
+        (derived(0.431, "1", ""), "43.1 % ◐"),
+        (measured(241, "W", ""), "241 W ●"),
+        (measured(17.94, "s", ""), "17.9s ●"),
+        (measured(0.045, "s", ""), "45ms ●"),
+        (measured(125.4, "s", ""), "2m05s ●"),
+        (measured(3725, "s", ""), "1h02m ●"),
+    ],
+)
+def test_a_figure_is_rounded_and_carries_the_mark_of_its_method(figure: Quantity, text: str) -> None:
+    assert figures.quantity(figure) == text
+
+
+def test_a_figure_never_rounds_up_to_a_thousand_of_its_prefix() -> None:
+    assert figures.amount(999.6, "J") == "1.0 kJ"
+    assert figures.amount(999.7e9, "FLOP") == "1.0 TFLOP"
+    assert figures.amount(1023.9 * 2**20, "B") == "1.0 GiB"
+    assert figures.amount(59.96, "s") == "60.0s"
+    assert figures.amount(0.0996, "s") == "0.1s"
+
+
+def test_unknown_is_not_available_and_zero_is_zero() -> None:
+    assert figures.quantity(unavailable("J", "no counter")) == "n/a"
+    assert figures.quantity(derived(0, "FLOP", "")) == "0 FLOP ◐"
