@@ -17,7 +17,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 
@@ -236,7 +236,7 @@ class Worker:
 
     async def _ready(self, job: Job) -> tuple[LocalBackend | None, float, Failed | None]:
         """The backend for the job's model, the seconds that loading took (0: it was there), or why not."""
-        from engine.load.errors import ModelError
+        from engine.load.errors import DoesNotFit, ModelError
         from engine.runtime.local import create
 
         if self._backend is not None and self._loaded is not None and _serves(self._loaded, job.spec):
@@ -251,7 +251,8 @@ class Worker:
         try:
             backend = await asyncio.to_thread(create, job.spec, progressed)
         except ModelError as error:
-            return None, 0.0, Failed(code=error.code, message=str(error), hint=error.hint)
+            code: Literal["fit", "model"] = "fit" if isinstance(error, DoesNotFit) else "model"
+            return None, 0.0, Failed(code=code, message=error.message, hint=error.hint)
         self._backend, self._loaded = backend, job.spec
         seconds = time.monotonic() - began
         log.info("loaded %s in %.2f s", backend.info.name, seconds)

@@ -1,0 +1,170 @@
+"""`mull ask`: one answer. Piped, the answer alone on stdout; everything else on stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import click
+
+from app import config, figures
+from app.cli.engine import failure, open_engine
+from app.errors import CommandError
+from app.sanitise import Sanitiser, clean
+from engine.protocol import (
+    Answer,
+    AnswerRequest,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Loading,
+    Message,
+    Metered,
+    Notice,
+    Queued,
+)
+
+MAX_STDIN = 16 * 1024 * 1024
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  mull ask "What is 4748 + 2674?"
+  mull ask --think 32 "What is 4748 + 2674?"
+  cat notes.txt | mull ask "Summarize this"
+  mull ask --json "What is 3 * 17?" | jq .receipt.tokens
+"""
+)
+@click.argument("prompt", required=False)
+@click.option(
+    "--model", metavar="NAME|PATH|REPO", help="The bundled model, a folder, or a cached repository."
+)
+@click.option("--profile", metavar="NAME", help="The hardware profile to run with (see: mull profiles).")
+@click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
+@click.option("--threads", type=int, metavar="N", help="CPU threads of the engine.")
+@click.option("--context", type=int, metavar="N", help="Tokens of context to load the model with.")
+@click.option("--think", metavar="off|max|N", help="How many tokens the answer may think.")
+@click.option("--method", metavar="NAME", help="direct (no thinking) or cot (think, then answer).")
+@click.option("--system", metavar="TEXT", help="A system message.")
+@click.option("--temperature", type=float, metavar="T", help="0 is greedy; the default is the model's own.")
+@click.option("--top-p", type=float, metavar="P", help="Sample from the likeliest tokens that make up P.")
+@click.option("--top-k", type=int, metavar="K", help="Sample from the K likeliest tokens.")
+@click.option("--seed", type=int, metavar="N", help="The same seed gives the same answer.")
+@click.option("--max-tokens", type=int, metavar="N", help="Cap the visible answer.")
+@click.option("--keep-alive", metavar="10m", help="How long the engine stays when idle; 0: not at all.")
+@click.option("--offline", is_flag=True, default=None, help="Touch no network.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: the answer with its receipt.")
+@click.option("--stats", is_flag=True, help="Print what the answer cost on stderr.")
+def ask(
+    prompt: str | None, system: str | None, as_json: bool, stats: bool, **flags: str | float | bool | None
+) -> None:
+    """Ask PROMPT and print the answer.
+
+    PROMPT may be - for standard input; a prompt and piped input are joined, the prompt first.
+    """
+    configuration = config.load(flags)
+    for warning in configuration.warnings:
+        click.echo(clean(warning), err=True)
+    settings = configuration.settings
+    text = _prompt(prompt)
+    messages = ((Message("system", system),) if system else ()) + (Message("user", text),)
+    request = AnswerRequest(
+        id="ask",
+        spec=settings.spec(),
+        messages=messages,
+        method=settings.method,
+        think=settings.think,
+        sampling=settings.sampling(),
+        max_tokens=settings.max_tokens,
+    )
+    answer = asyncio.run(_ask(request, settings.keep_alive, as_json))
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(answer).decode())
+    if stats or (sys.stderr.isatty() and not as_json):
+        click.echo(click.style(figures.receipt_line(answer), dim=True), err=True)
+
+
+def _prompt(argument: str | None) -> str:
+    """The prompt from the argument, standard input, or both."""
+    piped = ""
+    if argument == "-" or not sys.stdin.isatty():
+        raw = sys.stdin.buffer.read(MAX_STDIN + 1) if sys.stdin is not None else b""
+        if len(raw) > MAX_STDIN:
+            raise CommandError(f"standard input is longer than {MAX_STDIN // 2**20} MiB", "pass less of it")
+        piped = raw.decode("utf-8", errors="replace")
+    parts = [argument if argument not in (None, "-") else "", piped]
+    text = "\n\n".join(part.strip("\n") for part in parts if part and part.strip())
+    if not text.strip():
+        raise CommandError("the prompt is empty", 'say: mull ask "your question"', status=2)
+    return text
+
+
+async def _ask(request: AnswerRequest, keep_alive_s: float, as_json: bool) -> Answer:
+    """Run the request, streaming the answer to stdout unless it is printed as JSON."""
+    engine = open_engine(keep_alive_s)
+    status = _StatusLine()
+    try:
+        async with aclosing(engine.answer(request)) as events:
+            return await _follow(events, status, quiet=as_json)
+    finally:
+        status.clear()
+        await engine.close()
+
+
+async def _follow(events: AsyncGenerator[Event, None], status: _StatusLine, quiet: bool) -> Answer:
+    sanitiser = Sanitiser()
+    on_screen = sys.stdout.isatty()
+    limit = 0
+    said = False
+    async for event in events:
+        match event:
+            case Loading(stage=stage, done=done, total=total):
+                share = f" {figures.size(done)} of {figures.size(total)}" if done and total else ""
+                status.show(f"{stage}{share}…")
+            case Queued(ahead=ahead):
+                status.show(f"waiting for {ahead} other {'answer' if ahead == 1 else 'answers'}…")
+            case Metered(thinking_tokens=thought, thinking_limit=limit) if not said and thought:
+                status.show(f"thinking {figures.count(thought)}/{figures.count(limit)}…")
+            case Notice(text=text):
+                status.clear()
+                click.echo(clean(text), err=True)
+            case Delta(phase="answer", text=text) if not quiet:
+                status.clear()
+                said = True
+                click.echo(sanitiser.feed(text) if on_screen else text, nl=False)
+                sys.stdout.flush()
+            case Failed():
+                status.clear()
+                if said:
+                    click.echo()
+                raise failure(event)
+            case Finished(answer=answer):
+                status.clear()
+                if not quiet:
+                    click.echo(sanitiser.flush() if on_screen else "")
+                return answer
+    raise CommandError("the engine ended without an answer", "ask again")
+
+
+class _StatusLine:
+    """One line on a terminal's stderr that is overwritten, and gone when the answer comes."""
+
+    def __init__(self) -> None:
+        self._enabled = sys.stderr.isatty()
+        self._shown = False
+
+    def show(self, text: str) -> None:
+        if self._enabled:
+            click.echo("\r\x1b[K" + click.style(clean(text), dim=True), nl=False, err=True)
+            self._shown = True
+
+    def clear(self) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+            self._shown = False

@@ -1,0 +1,23 @@
+"""What the commands that reach an engine share: opening it, and turning its failures into exit statuses."""
+
+from __future__ import annotations
+
+from app import locations
+from app.errors import CommandError
+from engine.client import EngineGone, Places, ResidentEngine, resident
+from engine.protocol import Failed
+
+STATUS = {"usage": 2, "fit": 3, "model": 1, "engine": 1}
+
+
+def open_engine(keep_alive_s: float | None = None) -> ResidentEngine:
+    """The user's resident engine; nothing is started yet. Raises CommandError."""
+    try:
+        return resident(Places(locations.engine_socket(), locations.engine_log()), keep_alive_s)
+    except EngineGone as error:
+        raise CommandError(str(error)) from error
+
+
+def failure(event: Failed) -> CommandError:
+    """An engine's failure as the error that a person reads."""
+    return CommandError(event.message, event.hint, status=STATUS[event.code])

@@ -1,0 +1,29 @@
+"""The JSON Schemas of answer and receipt, made from the structs: `python -m engine.protocol.schemas DIR`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import msgspec
+
+from engine.protocol.receipt import Answer, Receipt
+
+SCHEMAS = {"mull.answer.1.schema.json": Answer, "mull.receipt.1.schema.json": Receipt}
+
+
+def render(struct: type) -> str:
+    """The struct's JSON Schema (draft 2020-12) as text with a final newline."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(struct)}
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def main(folder: Path) -> None:
+    """Write all schemas into the folder."""
+    for name, struct in SCHEMAS.items():
+        (folder / name).write_text(render(struct), "utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,36 @@
+"""Every test lives in a home of its own, and leaves no engine behind."""
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home without settings, sessions or engine; its runtime directory is short enough for a socket."""
+    runtime = Path(tempfile.mkdtemp(prefix="mull-"))
+    for name in ("CONFIG", "DATA", "STATE", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    for name in [name for name in os.environ if name.startswith("MULL_")]:
+        monkeypatch.delenv(name)
+    yield tmp_path
+    _end_engines(runtime)
+    shutil.rmtree(runtime, ignore_errors=True)
+
+
+def _end_engines(runtime: Path) -> None:
+    """Kill engines that were started under this runtime directory; the command line of each names it."""
+    if not any(runtime.iterdir()):
+        return
+    for process in psutil.process_iter(["cmdline"]):
+        if str(runtime) in " ".join(process.info["cmdline"] or ()):
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait(10)
