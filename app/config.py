@@ -152,6 +152,7 @@ def duration(value: object) -> float:
 
 def _text(value: object) -> str:
     if isinstance(value, str) and value.strip():
+        value.encode()  # raises UnicodeEncodeError, a ValueError, for what no message can carry
         return value
     raise ValueError
 
