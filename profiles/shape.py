@@ -79,12 +79,14 @@ class _Family:
     defaults: Mapping[str, object] = field(default_factory=dict)
 
 
-_PLAIN = {"num_key_value_heads": None}
+_UNGROUPED = {"num_key_value_heads": None}  # where absent, each query head has its own keys and values
 _FAMILIES: dict[str, _Family] = {
-    "apertus": _Family(gated=False, defaults=_PLAIN),
-    "arcee": _Family(gated=False, defaults=_PLAIN),
-    "cohere": _Family(defaults={**_PLAIN, "tie_word_embeddings": True}),
-    "cohere2": _Family(slides=4, defaults={**_PLAIN, "tie_word_embeddings": True, "sliding_window": 4096}),
+    "apertus": _Family(gated=False, defaults=_UNGROUPED),
+    "arcee": _Family(gated=False, defaults=_UNGROUPED),
+    "cohere": _Family(defaults={**_UNGROUPED, "tie_word_embeddings": True}),
+    "cohere2": _Family(
+        slides=4, defaults={**_UNGROUPED, "tie_word_embeddings": True, "sliding_window": 4096}
+    ),
     "ernie4_5": _Family(defaults={"head_dim": 128, "tie_word_embeddings": True}),
     "exaone4": _Family(slides=4, defaults={"sliding_window": 4096}),
     "gemma": _Family(defaults={"head_dim": 256, "tie_word_embeddings": True}),
@@ -104,28 +106,28 @@ _FAMILIES: dict[str, _Family] = {
     ),
     "glm": _Family(defaults={"head_dim": 128}),
     "glm4": _Family(defaults={"head_dim": 128}),
-    "gpt2": _Family(gated=False, defaults={**_PLAIN, "tie_word_embeddings": True, "n_inner": None}),
-    "gpt_neox": _Family(gated=False, defaults=_PLAIN),
+    "gpt2": _Family(gated=False, defaults={**_UNGROUPED, "tie_word_embeddings": True, "n_inner": None}),
+    "gpt_neox": _Family(gated=False, defaults=_UNGROUPED),
     "gpt_oss": _Family(slides=2, defaults={"head_dim": 64, "sliding_window": 128}),
-    "granite": _Family(defaults=_PLAIN),
-    "granitemoe": _Family(defaults=_PLAIN),
-    "llama": _Family(defaults=_PLAIN),
+    "granite": _Family(defaults=_UNGROUPED),
+    "granitemoe": _Family(defaults=_UNGROUPED),
+    "llama": _Family(defaults=_UNGROUPED),
     "mistral": _Family(slides="all", defaults={"sliding_window": 4096}),
     "mixtral": _Family(slides="all"),
-    "nemotron": _Family(gated=False, defaults=_PLAIN),
-    "olmo": _Family(defaults=_PLAIN),
-    "olmo2": _Family(defaults=_PLAIN),
-    "olmo3": _Family(slides=4, defaults={**_PLAIN, "sliding_window": 4096}),
-    "olmoe": _Family(defaults=_PLAIN),
-    "phi": _Family(gated=False, defaults=_PLAIN),
-    "phi3": _Family(slides="all", defaults=_PLAIN),
+    "nemotron": _Family(gated=False, defaults=_UNGROUPED),
+    "olmo": _Family(defaults=_UNGROUPED),
+    "olmo2": _Family(defaults=_UNGROUPED),
+    "olmo3": _Family(slides=4, defaults={**_UNGROUPED, "sliding_window": 4096}),
+    "olmoe": _Family(defaults=_UNGROUPED),
+    "phi": _Family(gated=False, defaults=_UNGROUPED),
+    "phi3": _Family(slides="all", defaults=_UNGROUPED),
     "qwen2": _Family(slides="late", defaults={"use_sliding_window": False}),
     "qwen2_moe": _Family(slides="listed", shared_expert_gate=True, defaults={"use_sliding_window": False}),
     "qwen3": _Family(slides="late", defaults={"head_dim": 128, "use_sliding_window": False}),
     "qwen3_moe": _Family(slides="all", defaults={"use_sliding_window": False}),
     "seed_oss": _Family(defaults={"head_dim": 128}),
     "smollm3": _Family(slides="listed", defaults={"tie_word_embeddings": True, "use_sliding_window": False}),
-    "stablelm": _Family(defaults=_PLAIN),
+    "stablelm": _Family(defaults=_UNGROUPED),
     "starcoder2": _Family(slides="all", gated=False, defaults={"tie_word_embeddings": True}),
 }
 
