@@ -56,6 +56,8 @@ class Places:
 
     socket: Path
     log: Path
+    profiles: Path | None = None
+    """The user's own hardware profiles."""
 
 
 class EngineGone(Exception):
@@ -282,6 +284,8 @@ class ResidentEngine:
         places.socket.unlink(missing_ok=True)  # nobody answered there: it is stale, and we hold the lock
         places.log.parent.mkdir(parents=True, exist_ok=True)
         arguments = ["--socket", str(places.socket), "--log", str(places.log)]
+        if places.profiles is not None:
+            arguments += ["--profiles", str(places.profiles)]
         with places.log.open("ab") as log:
             # -P: a folder named `engine` or `app` in the working directory must not be imported for ours
             return subprocess.Popen(

@@ -96,8 +96,9 @@ class Job:
 class Worker:
     """Accepts clients, queues their jobs and runs them in order, on one model at a time."""
 
-    def __init__(self, socket: Path, log_file: Path) -> None:
+    def __init__(self, socket: Path, log_file: Path, profiles: Path | None) -> None:
         self._socket = socket
+        self._profiles = profiles
         self._log_file = log_file
         self._keep_alive_s = KEEP_ALIVE_S
         self._clients: set[Client] = set()
@@ -237,7 +238,7 @@ class Worker:
     async def _ready(self, job: Job) -> tuple[LocalBackend | None, float, Failed | None]:
         """The backend for the job's model, the seconds that loading took (0: it was there), or why not."""
         from engine.load.errors import DoesNotFit, ModelError
-        from engine.runtime.local import create
+        from engine.setup import open_backend
 
         if self._backend is not None and self._loaded is not None and _serves(self._loaded, job.spec):
             return self._backend, 0.0, None
@@ -249,7 +250,7 @@ class Worker:
 
         self._unload()
         try:
-            backend = await asyncio.to_thread(create, job.spec, progressed)
+            backend = await asyncio.to_thread(open_backend, job.spec, self._profiles, progressed)
         except ModelError as error:
             code: Literal["fit", "model"] = "fit" if isinstance(error, DoesNotFit) else "model"
             return None, 0.0, Failed(code=code, message=error.message, hint=error.hint)
@@ -302,7 +303,10 @@ def _serves(loaded: ModelSpec, asked: ModelSpec) -> bool:
 
 
 def _import_runtime() -> None:
-    import engine.runtime.local  # noqa: F401
+    os.environ.setdefault(
+        "CUDA_DEVICE_ORDER", "PCI_BUS_ID"
+    )  # the driver's own numbering, as detection has it
+    import engine.setup  # noqa: F401
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -316,11 +320,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m engine.worker", description=__doc__)
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--profiles", type=Path, help="folder of the user's own hardware profiles")
     options = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    asyncio.run(Worker(options.socket, options.log).serve())
+    asyncio.run(Worker(options.socket, options.log, options.profiles).serve())
     return 0
 
 

@@ -10,10 +10,15 @@ from engine.protocol import Failed
 STATUS = {"usage": 2, "fit": 3, "model": 1, "engine": 1}
 
 
+def places() -> Places:
+    """Where this user's engine is reached, and what it may read of the user's."""
+    return Places(locations.engine_socket(), locations.engine_log(), locations.profiles_directory())
+
+
 def open_engine(keep_alive_s: float | None = None) -> ResidentEngine:
     """The user's resident engine; nothing is started yet. Raises CommandError."""
     try:
-        return resident(Places(locations.engine_socket(), locations.engine_log()), keep_alive_s)
+        return resident(places(), keep_alive_s)
     except EngineGone as error:
         raise CommandError(str(error)) from error
 

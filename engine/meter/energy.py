@@ -23,8 +23,9 @@ def modelled_energy(
 
     Duty is threads / cores on a CPU and 1 on a GPU.
     """
-    if profile.watts is None:
-        none = unavailable("J", "no energy counter was read", f"profile {profile.name} has no rated power")
+    if profile.watts is None or info.simulated:
+        reason = "is not this machine" if info.simulated else "has no rated power"
+        none = unavailable("J", "no energy counter was read", f"profile {profile.name} {reason}")
         return Energy(total=none, net=none, prefill=none, thinking=none, answer=none, discarded=none)
     idle_w = IDLE_SHARE * profile.watts
     duty = 1.0 if profile.kind == "gpu" else min(1.0, info.threads / (psutil.cpu_count(logical=False) or 1))

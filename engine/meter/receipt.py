@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from engine.protocol.receipt import (
     Step,
     Times,
 )
+from profiles.catalogue import Figure
 from profiles.costs import roofline_seconds
 
 CLOCK = "monotonic clock"
@@ -73,7 +74,7 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
             flops_saved_by_cache=derived(0, "FLOP", "no token came from a cache"),
             bytes=derived(sum(entry.bytes for entry in steps), "B", FORMULA),
         ),
-        speed=_speed(backend, steps, times),
+        speed=_speed(backend, steps),
         memory=_memory(outcome.memory),
         energy=modelled_energy(
             backend.profile, backend.info, busy_s, {entry: _seconds(steps, entry) for entry in PHASES}
@@ -156,59 +157,75 @@ def _times(clock: Clock, sampled_ns: Sequence[int], steps: Sequence[Step], total
     )
 
 
-def _speed(backend: Backend, steps: Sequence[Step], times: Times) -> Speed:
+def _speed(backend: Backend, steps: Sequence[Step]) -> Speed:
     """Rates over the forward passes, and their share of what the profile's hardware could do."""
-    prefill = [entry for entry in steps if entry.primitive == "prefill"]
-    decode = [entry for entry in steps if entry.primitive == "extend"]
-    prefill_s, decode_s = (sum(entry.seconds for entry in part) for part in (prefill, decode))
-    decode_tokens = sum(entry.tokens for entry in decode)
-    profile, dtype = backend.profile, backend.info.dtype
-    peak, bandwidth = profile.peaks.get(dtype), profile.bandwidth
-    short = unavailable("tok/s", "nothing was decoded")
-    no_figure = "the profile has no figure for it"
-    roofline = (
-        roofline_seconds(
-            sum(entry.flops for entry in decode) // decode_tokens,
-            sum(entry.bytes for entry in decode) // decode_tokens,
-            profile,
-            dtype,
-        )
-        if decode_tokens
-        else None
-    )
+    prefill = _Work.of(entry for entry in steps if entry.primitive == "prefill")
+    decode = _Work.of(entry for entry in steps if entry.primitive == "extend")
     return Speed(
-        prefill_tok_s=(
-            derived(sum(entry.tokens for entry in prefill) / prefill_s, "tok/s", "tokens / prefill seconds")
-            if prefill_s
-            else unavailable("tok/s", "nothing was prefilled")
-        ),
-        decode_tok_s=derived(decode_tokens / decode_s, "tok/s", "tokens / decode seconds")
-        if decode_s
-        else short,
-        roofline_tok_s=(
-            derived(1 / roofline, "tok/s", f"{profile.name}, {bandwidth.basis if bandwidth else ''} figures")
-            if roofline
-            else unavailable("tok/s", no_figure)
-        ),
-        mbu=(
-            derived(
-                sum(entry.bytes for entry in decode) / decode_s / bandwidth.value,
-                "1",
-                f"decode bytes / s over {profile.name}'s {bandwidth.basis} bandwidth",
-            )
-            if bandwidth and decode_s
-            else unavailable("1", no_figure if not bandwidth else "nothing was decoded")
-        ),
-        mfu=(
-            derived(
-                sum(entry.flops for entry in prefill) / prefill_s / peak.value,
-                "1",
-                f"prefill FLOP / s over {profile.name}'s {peak.basis} {dtype} peak",
-            )
-            if peak and prefill_s
-            else unavailable("1", no_figure if not peak else "nothing was prefilled")
+        prefill_tok_s=prefill.rate("tokens / prefill seconds"),
+        decode_tok_s=decode.rate("tokens / decode seconds"),
+        roofline_tok_s=_roofline(backend, decode),
+        mbu=_utilization(backend, decode.bytes, decode.seconds, backend.profile.bandwidth, "decode bytes"),
+        mfu=_utilization(
+            backend,
+            prefill.flops,
+            prefill.seconds,
+            backend.profile.peaks.get(backend.info.dtype),
+            f"prefill {backend.info.dtype} FLOPs",
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Steps of one primitive, added up."""
+
+    tokens: int
+    flops: int
+    bytes: int
+    seconds: float
+
+    @classmethod
+    def of(cls, steps: Iterable[Step]) -> _Work:
+        chosen = tuple(steps)
+        return cls(
+            tokens=sum(entry.tokens for entry in chosen),
+            flops=sum(entry.flops for entry in chosen),
+            bytes=sum(entry.bytes for entry in chosen),
+            seconds=sum(entry.seconds for entry in chosen),
+        )
+
+    def rate(self, source: str) -> Quantity:
+        if not self.seconds:
+            return unavailable("tok/s", "no such step was taken")
+        return derived(self.tokens / self.seconds, "tok/s", source)
+
+
+def _roofline(backend: Backend, decode: _Work) -> Quantity:
+    """Tokens per second at which this profile could have decoded, at the answer's mean context."""
+    profile, bandwidth = backend.profile, backend.profile.bandwidth
+    if not decode.tokens or bandwidth is None:
+        return unavailable("tok/s", "nothing was decoded" if bandwidth else "the bandwidth is not known")
+    flops, moved = decode.flops // decode.tokens, decode.bytes // decode.tokens
+    seconds = roofline_seconds(flops, moved, profile, backend.info.dtype)
+    if seconds is None:
+        return unavailable("tok/s", f"{profile.name} has no {backend.info.dtype} peak")
+    basis = "predicted for" if backend.info.simulated else f"{bandwidth.basis} figures of"
+    return derived(1 / seconds, "tok/s", f"{basis} {profile.name}")
+
+
+def _utilization(
+    backend: Backend, amount: int, seconds: float, capacity: Figure | None, what: str
+) -> Quantity:
+    """The share of the hardware's capacity that work of this amount used."""
+    if backend.info.simulated:
+        return unavailable("1", f"{backend.profile.name} is not this machine")
+    if capacity is None:
+        return unavailable("1", f"{backend.profile.name} has no figure for it")
+    if not seconds:
+        return unavailable("1", "no such step was taken")
+    source = f"{what} / s over the {capacity.basis} figure of {backend.profile.name}"
+    return derived(amount / seconds / capacity.value, "1", source)
 
 
 def _memory(use: MemoryUse) -> Memory:

@@ -91,6 +91,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     dtype: str
     device: str
     profile: str
+    simulated: bool = False
+    """The profile was chosen and is not this machine: what follows from it is a prediction."""
     context: int
     threads: int
     thinking_format: str | None

@@ -1,0 +1,50 @@
+"""From what a client asks for to a running backend: the machine's profile, the model, its thinking format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import torch
+
+from engine.load.errors import ModelError
+from engine.protocol import ModelSpec
+from engine.runtime.create import create
+from engine.runtime.local import LocalBackend
+from engine.thinking.formats import UnresolvedMarkers, resolve
+from profiles.catalogue import UnknownProfile
+from profiles.detect import Detection, detect
+
+
+def open_backend(
+    spec: ModelSpec,
+    user_profiles: Path | None = None,
+    on_progress: Callable[[str, int | None, int | None], None] = lambda *_: None,
+) -> LocalBackend:
+    """Load the model that `spec` names on the machine that it names; blocking.
+
+    `on_progress(stage, bytes done, bytes in total)`. Raises ModelError, DoesNotFit.
+    """
+    try:
+        found = _detected(spec, user_profiles)
+    except (UnknownProfile, ValueError) as error:
+        raise ModelError(str(error), "see: mull profiles") from error
+    backend = create(spec, found.profile, found.settings, on_progress)
+    try:
+        style = resolve(backend.tokenizer, backend.info.thinking_format)
+        name = style.format.name if style is not None else None
+    except UnresolvedMarkers:
+        name = None  # said, with its cause, to whoever asks this model to think
+    backend.info = msgspec.structs.replace(
+        backend.info, profile=found.label, simulated=found.simulated, thinking_format=name
+    )
+    return backend
+
+
+def _detected(spec: ModelSpec, user_profiles: Path | None) -> Detection:
+    """The hardware; a GPU that this torch cannot use is passed over unless it was asked for."""
+    found = detect(spec.profile, device=spec.device or "auto", user_dir=user_profiles)
+    if spec.device is None and found.settings.device != "cpu" and not torch.cuda.is_available():
+        found = detect(spec.profile, device="cpu", user_dir=user_profiles)
+    return found
