@@ -1,0 +1,57 @@
+"""What commands print: JSON, tables and one-line errors; sanitized where it goes to a terminal."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Sequence
+
+import click
+
+from app.errors import CommandError
+from app.sanitise import clean, clean_line
+
+
+def show(text: str) -> None:
+    """Print text: sanitized on a terminal, raw in a pipe or a file."""
+    click.echo(clean(text) if sys.stdout.isatty() else text, nl=not text.endswith("\n"))
+
+
+def show_json(value: object) -> None:
+    """Print structs or plain data as indented JSON."""
+    import msgspec
+
+    show(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under headings in columns as wide as their widest cell; each cell on one line."""
+    table = [[clean_line(cell) for cell in row] for row in (headings, *rows)]
+    widths = [max(cell_width(row[column]) for row in table) for column in range(len(headings))]
+    for number, row in enumerate(table):
+        line = "  ".join(
+            cell + " " * (width - cell_width(cell)) for cell, width in zip(row, widths, strict=True)
+        )
+        click.echo(click.style(line.rstrip(), bold=True) if number == 0 else line.rstrip())
+
+
+def cell_width(text: str) -> int:
+    """Columns that a terminal takes for a line: two for wide characters, none for combining ones."""
+    return sum(
+        0 if unicodedata.category(character) in ("Mn", "Me", "Cf") else 1 + _is_wide(character)
+        for character in text
+    )
+
+
+def _is_wide(character: str) -> bool:
+    return unicodedata.east_asian_width(character) in "WF"
+
+
+def warn(text: str) -> None:
+    """One line on stderr; the command goes on."""
+    click.echo(f"mull: {clean_line(text)}", err=True)
+
+
+def show_error(error: CommandError) -> None:
+    """The one line that a person reads when a command fails."""
+    warn(str(error))
