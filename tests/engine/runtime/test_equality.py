@@ -1,0 +1,186 @@
+"""The model computes what transformers computes: logits and tokens, in float32, over pages."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from random_checkpoint import FAMILIES, WINDOW, prompt, reference
+
+from engine.nn import attention
+from engine.runtime.local import LocalBackend
+from engine.runtime.pages import PAGE
+from engine.runtime.sequence import Sequence
+from engine.runtime.step import Step
+
+PROMPT = prompt(2 * PAGE + 2 * WINDOW + 5)
+NEW = PAGE + 6  # decoding crosses a page's border
+TOLERANCE = 2e-4
+
+Load = Callable[[str], LocalBackend]
+Checkpoint = Callable[[str], Path]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Greedy tokens after the prompt, and the logits that each was chosen from."""
+
+    tokens: list[int]
+    logits: np.ndarray
+
+    def differs(self, other: Text) -> bool:
+        """Whether the two would be told apart: in a token, or in a logit by more than rounding."""
+        return self.tokens != other.tokens or self.distance(other) > TOLERANCE
+
+    def distance(self, other: Text) -> float:
+        return float(np.abs(self.logits - other.logits).max())
+
+
+@contextmanager
+def sequence(backend: LocalBackend) -> Iterator[Sequence]:
+    held = Sequence(backend.runner.pool)
+    try:
+        yield held
+    finally:
+        held.release()
+    backend.runner.pool.check_integrity([])
+
+
+def ours(backend: LocalBackend, *, chunk: int = len(PROMPT), scattered: bool = False) -> Text:
+    """The backend's greedy text: the prompt in chunks, then a token at a time."""
+    if scattered:
+        random.Random(0).shuffle(backend.runner.pool.free)
+    with sequence(backend) as held:
+        for begin in range(0, len(PROMPT), chunk):
+            backend.runner.forward(held, PROMPT[begin : begin + chunk])
+        rows = [held.logits]
+        while len(rows) < NEW:
+            backend.runner.forward(held, [int(rows[-1].argmax())])
+            rows.append(held.logits)
+    return Text([int(row.argmax()) for row in rows], np.stack(rows))
+
+
+@pytest.fixture(scope="module")
+def theirs(checkpoint: Checkpoint) -> Callable[[str], Text]:
+    """transformers' own generate on the same checkpoint."""
+    made: dict[str, Text] = {}
+
+    def get(family: str) -> Text:
+        if family not in made:
+            out = reference(checkpoint(family)).generate(
+                torch.tensor([PROMPT]),
+                max_new_tokens=NEW,
+                min_new_tokens=NEW,
+                do_sample=False,
+                eos_token_id=None,
+                return_dict_in_generate=True,
+                output_logits=True,
+            )
+            tokens = out.sequences[0, len(PROMPT) :].tolist()
+            made[family] = Text(tokens, torch.cat(out.logits).float().numpy())
+        return made[family]
+
+    return get
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_text_and_logits_equal_those_of_transformers(
+    load: Load, theirs: Callable[[str], Text], family: str
+) -> None:
+    expected, text = theirs(family), ours(load(family))
+    assert len(set(expected.tokens)) > 5, "a reference that repeats itself proves little"
+    assert text.tokens == expected.tokens
+    assert text.distance(expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prompt_in_chunks_over_scattered_pages_gives_the_same_text(
+    load: Load, theirs: Callable[[str], Text], family: str
+) -> None:
+    text = ours(load(family), chunk=37, scattered=True)
+    assert text.tokens == theirs(family).tokens
+    assert text.distance(theirs(family)) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_token_decoded_gets_the_logits_that_it_gets_in_a_prompt(load: Load, family: str) -> None:
+    backend = load(family)
+    with sequence(backend) as whole:
+        backend.runner.forward(whole, PROMPT)
+        expected = whole.logits
+    with sequence(backend) as stepwise:
+        backend.runner.forward(stepwise, PROMPT[: PAGE + 1])
+        for token in PROMPT[PAGE + 1 :]:
+            backend.runner.forward(stepwise, [token])
+        assert np.abs(stepwise.logits - expected).max() < TOLERANCE
+
+
+# The comparison above is worth something only if it fails when the computation is wrong.
+
+
+def drop_a_page(monkeypatch: pytest.MonkeyPatch, backend: LocalBackend) -> None:
+    """Read the first page in place of the third."""
+    read = Step.read
+
+    def wrong(step: Step, layer: int, window: int | None) -> Any:
+        table = step._table
+        if len(table) > 2:
+            step._table, step._base = [*table[:2], table[0], *table[3:]], None
+        try:
+            return read(step, layer, window)
+        finally:
+            step._table = table
+
+    monkeypatch.setattr(Step, "read", wrong)
+
+
+def shift_positions(monkeypatch: pytest.MonkeyPatch, backend: LocalBackend) -> None:
+    """Decode each token as if it stood one place further on."""
+    positions = backend.runner._positions
+    shifted = torch.cat([positions[:, : len(PROMPT)], positions[:, len(PROMPT) :] + 1], 1)
+    monkeypatch.setattr(backend.runner, "_positions", shifted)
+
+
+def zero_attention(monkeypatch: pytest.MonkeyPatch, backend: LocalBackend) -> None:
+    """Let attention add nothing."""
+    from transformers import AttentionInterface
+
+    def nothing(*inputs: Any, **settings: Any) -> tuple[torch.Tensor, None]:
+        return torch.zeros_like(attention.paged_attention(*inputs, **settings)[0]), None
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, attention.NAME, nothing)
+
+
+def forget_the_window(monkeypatch: pytest.MonkeyPatch, backend: LocalBackend) -> None:
+    """Let windowed layers see everything."""
+    read, mask = Step.read, Step.mask
+    monkeypatch.setattr(Step, "read", lambda step, layer, _: read(step, layer, None))
+    monkeypatch.setattr(Step, "mask", lambda step, _, like: mask(step, None, like))
+
+
+@pytest.mark.parametrize("mutate", [drop_a_page, shift_positions, zero_attention])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_comparison_notices_a_wrong_computation(
+    load: Load,
+    theirs: Callable[[str], Text],
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    mutate: Callable[[pytest.MonkeyPatch, LocalBackend], None],
+) -> None:
+    mutate(monkeypatch, load(family))
+    assert ours(load(family)).differs(theirs(family))
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if "sliding_window" in FAMILIES[family]])
+def test_the_comparison_notices_a_window_that_is_ignored(
+    load: Load, theirs: Callable[[str], Text], monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    forget_the_window(monkeypatch, load(family))
+    assert ours(load(family)).differs(theirs(family))
