@@ -1,0 +1,1 @@
+"""Data installed with mull and read through importlib.resources; no code."""

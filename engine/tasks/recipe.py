@@ -1,0 +1,133 @@
+"""The bundled model's recipe: architecture, initialisation, optimizers, loss and learning rate.
+
+Knows nothing of files or of the length of a run; train.py runs it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+from transformers.masking_utils import AttentionMaskInterface
+
+from engine.tasks.corpus import IGNORED, Batch, padded_length
+from engine.tasks.muon import Muon
+
+WARMUP_STEPS = 60
+CONSTANT_SHARE = 0.2  # of the run at the full learning rate, before the linear decay
+FINAL_RATE_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class TrainingArguments:
+    """Everything that decides the trained weights."""
+
+    seed: int = 0
+    minutes: float = 40.0
+    steps: int | None = None  # when set, the length of the run instead of `minutes`
+    batch_tokens: int = 2560
+    muon_rate: float = 0.02
+    adamw_rate: float = 3e-3
+    hidden: int = 256
+    layers: int = 4
+    heads: int = 8
+    kv_heads: int = 4
+    head_dim: int = 32
+    feed_forward: int = 512
+
+
+def _causal_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention for rows padded on the right: causal order alone keeps padding out of sight.
+
+    Shapes: query (rows, heads, length, head_dim), key and value (rows, kv_heads, length, head_dim).
+    """
+    mixed = F.scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    return None
+
+
+AttentionInterface.register("mull_training", _causal_attention)
+AttentionMaskInterface.register("mull_training", _no_mask)
+
+
+def build_model(arguments: TrainingArguments, tokenizer: PreTrainedTokenizerBase) -> Qwen3ForCausalLM:
+    """A randomly initialised model: N(0, 1/sqrt(fan_in)), layer outputs scaled by 1/sqrt(2 layers)."""
+    torch.manual_seed(arguments.seed)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=arguments.hidden,
+        intermediate_size=arguments.feed_forward,
+        num_hidden_layers=arguments.layers,
+        num_attention_heads=arguments.heads,
+        num_key_value_heads=arguments.kv_heads,
+        head_dim=arguments.head_dim,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=False,
+        attn_implementation="mull_training",
+    )
+    model = Qwen3ForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim != 2:
+            continue
+        spread = 0.02 if "embed" in name else 1 / math.sqrt(parameter.shape[1])
+        if "o_proj" in name or "down_proj" in name:
+            spread /= math.sqrt(2 * arguments.layers)
+        torch.nn.init.normal_(parameter, std=spread)
+    return model
+
+
+def build_optimizers(model: Qwen3ForCausalLM, arguments: TrainingArguments) -> list[torch.optim.Optimizer]:
+    """Muon on the hidden matrices, AdamW on embeddings and norms."""
+    matrices: list[Tensor] = []
+    rest: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        (matrices if parameter.ndim == 2 and "embed" not in name else rest).append(parameter)
+    return [
+        Muon(matrices, lr=arguments.muon_rate),
+        torch.optim.AdamW(rest, lr=arguments.adamw_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def to_tensors(batch: Batch, pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and labels of a batch, each (rows, length), padded on the right."""
+    length = padded_length(batch)
+    ids = torch.tensor([e.ids + [pad_id] * (length - len(e.ids)) for e in batch])
+    labels = torch.tensor([e.labels + [IGNORED] * (length - len(e.labels)) for e in batch])
+    return ids.to(device), labels.to(device)
+
+
+def batch_loss(model: Qwen3ForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over the learned tokens; logits are computed at their positions only."""
+    states = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    targets = labels[:, 1:]
+    learned = targets != IGNORED
+    logits = model.lm_head(states[learned])
+    return F.cross_entropy(logits.float(), targets[learned])
+
+
+def rate_share(step: int, progress: float) -> float:
+    """The share of the full learning rate after `step` steps and `progress` (0 to 1) of the run."""
+    warmup = min(1.0, (step + 1) / WARMUP_STEPS)
+    decay = 1.0 if progress < CONSTANT_SHARE else (1 - progress) / (1 - CONSTANT_SHARE)
+    return warmup * max(FINAL_RATE_SHARE, decay)

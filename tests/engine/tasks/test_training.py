@@ -1,0 +1,106 @@
+"""Training at toy size: what a run writes, and that a stopped run goes on as if it had not stopped."""
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from engine.tasks.corpus import padded_length, pool_batches
+from engine.tasks.muon import orthogonalize
+from engine.tasks.recipe import TrainingArguments
+from engine.tasks.train import TrainingRun, main
+
+TOY = TrainingArguments(
+    steps=6, batch_tokens=512, hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, feed_forward=32
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    with as_file(files("assets") / "tiny") as folder:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+class Stopped(Exception):
+    """The run was interrupted."""
+
+
+def _stop_at_step_four(line: str) -> None:
+    if line.startswith("step 4 "):
+        raise Stopped
+
+
+def test_a_stopped_run_resumes_at_its_step_and_ends_with_the_same_weights(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    whole = TrainingRun(tmp_path / "whole", TOY, tokenizer)
+    whole.train(save_every=1e9, report_every=1e9, report=print)
+    stopped = TrainingRun(tmp_path / "stopped", TOY, tokenizer)
+    with pytest.raises(Stopped):
+        stopped.train(save_every=0, report_every=0, report=_stop_at_step_four)
+    resumed = TrainingRun.resume(tmp_path / "stopped")
+    assert resumed.step == 3
+    resumed.train(save_every=1e9, report_every=1e9, report=print)
+    assert resumed.step == whole.step == 6
+    assert resumed.tokens == whole.tokens
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+
+
+def test_the_command_writes_a_checkpoint_that_transformers_loads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = "--batch-tokens 512 --hidden 32 --layers 1 --heads 2 --kv-heads 1 --head-dim 16 --feed-forward 32"
+    out = tmp_path / "model"
+    assert main(["--out", str(out), "--steps", "2", "--report-every", "0", *sizes.split()]) == 0
+    assert "left" in capsys.readouterr().out
+    model = AutoModelForCausalLM.from_pretrained(out, local_files_only=True)
+    assert model.dtype == torch.bfloat16
+    assert model.config.tie_word_embeddings
+    assert model.generation_config.do_sample is False
+    assert model.generation_config.eos_token_id == AutoTokenizer.from_pretrained(out).eos_token_id
+    assert main(["--out", str(out), "--steps", "2"]) == 1
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_resuming_where_nothing_was_trained_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--out", str(tmp_path / "none"), "--resume"]) == 1
+    assert capsys.readouterr().err.startswith("Nothing to resume")
+
+
+def test_training_lowers_the_loss(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    lines: list[str] = []
+    arguments = TrainingArguments(**{**TOY.__dict__, "steps": 60})
+    TrainingRun(tmp_path, arguments, tokenizer).train(save_every=1e9, report_every=0, report=lines.append)
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
+    assert sum(losses[-5:]) / 5 < 0.9 * losses[0]
+
+
+def test_batches_hold_to_their_size_and_lose_no_example(tokenizer: PreTrainedTokenizerBase) -> None:
+    batches = pool_batches(tokenizer, seed=1, pool=0, batch_tokens=1024, examples=300)
+    assert sum(map(len, batches)) == 300
+    assert all(padded_length(batch) * len(batch) <= 1024 or len(batch) == 1 for batch in batches)
+
+
+def test_muon_makes_updates_nearly_orthogonal_whatever_their_shape() -> None:
+    torch.manual_seed(0)
+    for rows, columns in ((16, 48), (48, 16), (32, 32)):
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(2, rows, columns)))
+        assert values.max() < 1.3
+        assert values.median() > 0.6
+
+
+def test_different_pools_hold_different_examples(tokenizer: PreTrainedTokenizerBase) -> None:
+    first, second = (
+        {
+            tuple(example.ids)
+            for batch in pool_batches(tokenizer, 0, pool, 1024, examples=100)
+            for example in batch
+        }
+        for pool in (0, 1)
+    )
+    assert len(first - second) > 80
