@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from random_checkpoint import save_checkpoint
 
 from engine.protocol import ModelSpec
 from engine.runtime.create import create
 from engine.runtime.local import LocalBackend
 from profiles.detect import Settings, detect
-from random_checkpoint import save_checkpoint
 
 CPU = Settings(device="cpu", dtype="fp32", threads=1)
 
