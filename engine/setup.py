@@ -8,13 +8,20 @@ from pathlib import Path
 import msgspec
 import torch
 
-from engine.load.errors import ModelError
 from engine.protocol import ModelSpec
 from engine.runtime.create import create
 from engine.runtime.local import LocalBackend
 from engine.thinking.formats import UnresolvedMarkers, resolve
 from profiles.catalogue import UnknownProfile
 from profiles.detect import Detection, detect
+
+
+class BadSpec(Exception):
+    """The request names hardware that there is not; one line, with the next step in `hint`."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 def open_backend(
@@ -24,12 +31,9 @@ def open_backend(
 ) -> LocalBackend:
     """Load the model that `spec` names on the machine that it names; blocking.
 
-    `on_progress(stage, bytes done, bytes in total)`. Raises ModelError, DoesNotFit.
+    `on_progress(stage, bytes done, bytes in total)`. Raises ModelError, DoesNotFit, and BadSpec.
     """
-    try:
-        found = _detected(spec, user_profiles)
-    except (UnknownProfile, ValueError) as error:
-        raise ModelError(str(error), "see: mull profiles") from error
+    found = _detected(spec, user_profiles)
     backend = create(spec, found.profile, found.settings, on_progress)
     try:
         style = resolve(backend.tokenizer, backend.info.thinking_format)
@@ -44,7 +48,12 @@ def open_backend(
 
 def _detected(spec: ModelSpec, user_profiles: Path | None) -> Detection:
     """The hardware; a GPU that this torch cannot use is passed over unless it was asked for."""
-    found = detect(spec.profile, device=spec.device or "auto", user_dir=user_profiles)
+    try:
+        found = detect(spec.profile, device=spec.device or "auto", user_dir=user_profiles)
+    except UnknownProfile as error:
+        raise BadSpec(str(error), "see: mull profiles") from error
+    except ValueError as error:
+        raise BadSpec(str(error)) from error
     if spec.device is None and found.settings.device != "cpu" and not torch.cuda.is_available():
         found = detect(spec.profile, device="cpu", user_dir=user_profiles)
     return found

@@ -238,7 +238,7 @@ class Worker:
     async def _ready(self, job: Job) -> tuple[LocalBackend | None, float, Failed | None]:
         """The backend for the job's model, the seconds that loading took (0: it was there), or why not."""
         from engine.load.errors import DoesNotFit, ModelError
-        from engine.setup import open_backend
+        from engine.setup import BadSpec, open_backend
 
         if self._backend is not None and self._loaded is not None and _serves(self._loaded, job.spec):
             return self._backend, 0.0, None
@@ -254,6 +254,8 @@ class Worker:
         except ModelError as error:
             code: Literal["fit", "model"] = "fit" if isinstance(error, DoesNotFit) else "model"
             return None, 0.0, Failed(code=code, message=error.message, hint=error.hint)
+        except BadSpec as error:
+            return None, 0.0, Failed(code="usage", message=str(error), hint=error.hint)
         self._backend, self._loaded = backend, job.spec
         seconds = time.monotonic() - began
         log.info("loaded %s in %.2f s", backend.info.name, seconds)

@@ -44,7 +44,7 @@ def create(
     """Load the model; blocking. `on_progress(stage, bytes done, bytes in total)`.
 
     Raises ModelError for whatever a person can cause, DoesNotFit where memory is short. `thinking_format`
-    in the result's info is None: formats are resolved above.
+    in the result's info is what the model's folder states, or None: formats are resolved above.
     """
     on_progress("checking the model", None, None)
     folder = locate(spec.model)
@@ -60,6 +60,7 @@ def create(
             f"the model's vocabulary only {checkpoint.shape.vocab}",
             "tokenizer and weights are of different models; download the model again",
         )
+    think_steps, thinking_format = _own_settings(folder)
     attention.register()
     model = load_model(checkpoint, dtype, device, attention.NAME, on_progress)
     size = _BYTES[dtype]
@@ -83,8 +84,8 @@ def create(
             profile=profile.id,
             context=context,
             threads=threads,
-            thinking_format=None,
-            think_steps=tuple(step for step in _think_steps(folder) if step < context),
+            thinking_format=thinking_format,
+            think_steps=tuple(step for step in think_steps if step < context),
         ),
         shape=shape,
         profile=profile,
@@ -149,15 +150,15 @@ def _longest(config: Any) -> int:
     return int(original or config.max_position_embeddings)
 
 
-def _think_steps(folder: Path) -> tuple[int, ...]:
-    """The model's own useful thinking caps from mull.json, ascending, or the usual ones."""
+def _own_settings(folder: Path) -> tuple[tuple[int, ...], str | None]:
+    """What a folder's mull.json states: useful thinking caps, ascending, and the thinking format's name."""
     path = folder / "mull.json"
-    if not path.is_file():
-        return THINK_STEPS
-    steps = read_json(path).get("think_steps", THINK_STEPS)
+    values = read_json(path) if path.is_file() else {}
+    steps = values.get("think_steps", THINK_STEPS)
     if not isinstance(steps, list | tuple) or not all(isinstance(step, int) and step > 0 for step in steps):
         raise ModelError(f"{path}: think_steps is not a list of positive integers")
-    return tuple(sorted(set(steps)))
+    style = values.get("thinking_format")
+    return tuple(sorted(set(steps))), style if isinstance(style, str) else None
 
 
 def _defaults(folder: Path) -> Sampler:

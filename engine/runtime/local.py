@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar, cast
 
@@ -65,7 +65,10 @@ class LocalBackend:
         self.tokenizer = tokenizer
         self.defaults = defaults
         self.kernel_class = kernel_class
-        self.versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+        self.versions: Mapping[str, str] = {
+            "torch": str(torch.__version__),
+            "transformers": transformers.__version__,
+        }
         self.runner = runner
         # torch keeps the number of threads per thread that starts them.
         self._thread = ThreadPoolExecutor(1, "engine", lambda: torch.set_num_threads(info.threads))

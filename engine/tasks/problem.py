@@ -67,6 +67,6 @@ class Problem:
 
     def accepts(self, reply: str) -> bool:
         """Whether the last number of `reply` (for an answer in words: its last word) is the answer."""
-        pattern = r"-?\d+" if self.answer.lstrip("-").isdigit() else r"[A-Za-z]+"
+        pattern = r"(?<!\d)-?\d+(?:\.\d+)?" if self.answer.lstrip("-").isdigit() else r"[A-Za-z]+"
         found = re.findall(pattern, reply.replace(",", ""))
         return bool(found) and found[-1].casefold() == self.answer.casefold()

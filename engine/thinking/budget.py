@@ -62,7 +62,7 @@ def plan(think: Think, room: int, phrase: int) -> ThinkingBudget:
     note = None
     if wanted > 0 and limit < phrase + 1:
         note = (
-            f"thinking is off: {wanted} tokens cannot hold a thought and the {phrase} tokens that end it"
+            f"thinking is off: {wanted} tokens cannot hold a thought and the {phrase} tokens around it"
             if wanted <= available
             else f"thinking is off: the prompt leaves {room} tokens of context, too few to think in"
         )

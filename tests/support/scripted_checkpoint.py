@@ -1,7 +1,7 @@
 """A real checkpoint that says what a test wants: each token is followed by the one that the script names.
 
 Attention and MLP compute as in any model and add nothing (their output projections are zero), and the untied
-head maps each token's embedding to its successor. The forward pass, the pages and the sampler are the real ones.
+head maps each token's embedding to its successor. Forward pass, pages and sampler are the real ones.
 """
 
 import shutil
@@ -12,7 +12,9 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 
-def write(folder: Path, tokenizer_of: Path, successor: Mapping[int, int], vocab: int, **config: object) -> Path:
+def write(
+    folder: Path, tokenizer_of: Path, successor: Mapping[int, int], vocab: int, **config: object
+) -> Path:
     """Write the checkpoint into `folder`, with the tokenizer of another model; unnamed tokens repeat."""
     settings: dict[str, object] = {
         "hidden_size": 256,
