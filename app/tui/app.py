@@ -1,0 +1,88 @@
+"""The terminal app: what bare `mull` runs. Never imports torch; paints before it touches an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+import msgspec
+from textual.app import App, SystemCommand
+from textual.screen import Screen
+
+from app.tui.commands import COMMANDS
+from app.tui.screens.chat import ChatScreen
+from app.tui.services import Services
+from app.tui.themes import DEFAULT, OWN, semantic_defaults
+
+
+class MullApp(App[None]):
+    """Themes, the palette and the way out; everything else is the chat screen's."""
+
+    TITLE = "mull"
+
+    def __init__(self, services: Services) -> None:
+        super().__init__()
+        self._services = services
+        self.chat = ChatScreen(services)
+        for theme in OWN:
+            self.register_theme(theme)
+        wanted = services.settings.theme or DEFAULT
+        known = wanted if wanted in self.available_themes else f"mull-{wanted}"
+        self.theme = known if known in self.available_themes else DEFAULT
+
+    def get_default_screen(self) -> Screen[None]:
+        return self.chat
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return semantic_defaults(self.current_theme)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        for command in COMMANDS:
+            if command.where == "anywhere" and command.id not in ("interrupt", "leave", "export", "theme"):
+                run = partial(self.chat.run_action, command.action)
+                yield SystemCommand(command.title, command.help, run)
+        for theme in OWN:
+            name = theme.name.removeprefix("mull-")
+            yield SystemCommand(
+                f"Theme: {name}", "choose the colors", partial(self.chat.set_theme, theme.name)
+            )
+
+    async def action_quit(self) -> None:
+        """Stop what runs, keep it, and leave."""
+        await self.chat.end_answer()
+        self.exit()
+
+    async def on_unmount(self) -> None:
+        await self.chat.conversation.close()
+
+
+def run(flags: Mapping[str, object] | None = None, resume: str | None = None) -> None:
+    """Run the app with the user's settings, sessions and resident engine.
+
+    `flags` are settings given on the command line; `resume` means a session as `Store.resolve` takes it.
+    Raises CommandError.
+    """
+    from app import config
+    from app.cli.engine import open_engine
+    from app.sessions.recorder import Recorder
+    from app.tui.starters import starters
+
+    configuration = config.load(flags)
+    settings, origins = configuration.settings, configuration.origins
+    recalled = config.recalled()
+    kept = {
+        key: value
+        for key in ("think", "theme", "show_thinking")
+        if origins[key] == "default" and (value := getattr(recalled, key)) is not None
+    }
+    services = Services(
+        engine=open_engine(settings.keep_alive),
+        new_recorder=Recorder.create,
+        remember=config.remember,
+        settings=msgspec.structs.replace(settings, **kept),
+        resumed=None if resume is None else Recorder.resume(resume),
+        starters=starters(),
+        meter=recalled.meter is not False,
+        warnings=configuration.warnings,
+    )
+    MullApp(services).run()

@@ -1,0 +1,127 @@
+"""The one registry of what can be done in the app: it makes keys, slash commands, palette and help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Where = Literal["anywhere", "prompt", "transcript"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """Something that a person can do. `keys` begin with the primary one; `slash` has no `/`."""
+
+    id: str
+    title: str
+    help: str
+    keys: tuple[str, ...] = ()
+    where: Where = "anywhere"
+    slash: str = ""
+    argument: str = ""
+    choices: tuple[str, ...] = ()
+    priority: bool = False
+    """Whether the key is taken before the focused widget sees it."""
+
+    @property
+    def action(self) -> str:
+        """The name of the action on the part of the screen that it belongs to."""
+        return self.id.replace("-", "_")
+
+    @property
+    def usage(self) -> str:
+        """The slash command as it is typed."""
+        return f"/{self.slash} {self.argument}".rstrip()
+
+
+COMMANDS: tuple[Command, ...] = (
+    # Writing
+    Command("send", "Send", "send the prompt", ("enter",), "prompt"),
+    Command("newline", "New line", "start a new line", ("ctrl+j", "shift+enter", "alt+enter"), "prompt"),
+    Command("older", "Older prompt", "on the first line: recall what was sent before", ("up",), "prompt"),
+    Command("newer", "Newer prompt", "on the last line: back towards the present", ("down",), "prompt"),
+    # Effort
+    Command(
+        "cycle-think", "Cycle thinking", "set how much the next answer may think, step by step",
+        ("shift+tab",), slash="think", argument="off|N|max", choices=("off", "max"), priority=True,
+    ),
+    Command(
+        "think-more", "Think more", "raise the budget; while an answer thinks, its own",
+        ("f4", "ctrl+up", "alt+equals_sign"),
+    ),
+    Command(
+        "think-less", "Think less", "lower the budget; while an answer thinks, its own",
+        ("f3", "ctrl+down", "alt+minus"),
+    ),
+    Command("answer-now", "Answer now", "end the thinking and answer", ("ctrl+t",), priority=True),
+    Command("thoughts", "Show thoughts", "thoughts: hidden, one line, full", ("ctrl+o",), priority=True),
+    # Answers
+    Command(
+        "leave", "Stop", "close what is open; stop the answer and keep its text; enter the transcript",
+        ("escape",),
+    ),
+    Command("retry", "Retry", "answer the last prompt again, beside the answer there is", slash="retry"),
+    Command("receipt", "Receipt", "what the last answer cost, figure by figure", slash="receipt"),
+    # Conversation
+    Command("new", "New conversation", "start a new conversation", ("ctrl+n",), slash="new", priority=True),
+    Command(
+        "export", "Export", "write this conversation to a file",
+        slash="export", argument="md|json FILE", choices=("md", "json"),
+    ),
+    # Transcript
+    Command("next-turn", "Next turn", "move down", ("j", "down"), "transcript"),
+    Command("previous-turn", "Previous turn", "move up", ("k", "up"), "transcript"),
+    Command("first-turn", "First turn", "to the beginning", ("g", "home"), "transcript"),
+    Command("last-turn", "Last turn", "to the end", ("G", "end"), "transcript"),
+    Command("copy-turn", "Copy", "copy the text of the turn", ("y",), "transcript"),
+    Command("retry-turn", "Retry", "answer again, beside this answer", ("r",), "transcript"),
+    Command(
+        "previous-sibling", "Previous variant", "the variant before this one",
+        ("left_square_bracket",), "transcript",
+    ),
+    Command(
+        "next-sibling", "Next variant", "the variant after this one",
+        ("right_square_bracket",), "transcript",
+    ),
+    Command("receipt-turn", "Receipt", "what this answer cost, figure by figure", ("i",), "transcript"),
+    Command("help-turn", "Help", "this page", ("question_mark",), "transcript"),
+    Command("leave-transcript", "Back", "back to the prompt; so does typing", ("escape",), "transcript"),
+    # App
+    Command("help", "Help", "keys and commands", ("f1",), slash="help"),
+    Command("meter", "Meter", "show or hide the meter", ("f9",), slash="meter"),
+    Command(
+        "theme", "Theme", "choose the colors", slash="theme", argument="dark|light|ansi",
+        choices=("dark", "light", "ansi"),
+    ),
+    Command(
+        "interrupt", "Interrupt", "copy the selection, else stop, else clear; twice to quit",
+        ("ctrl+c",), priority=True,
+    ),
+    Command("quit", "Quit", "leave mull", ("ctrl+q",), slash="quit", priority=True),
+)  # fmt: skip
+
+
+def find_slash(name: str) -> Command | None:
+    """The command with this slash name."""
+    return next((command for command in COMMANDS if command.slash == name), None) if name else None
+
+
+def completions(text: str) -> list[tuple[str, str]]:
+    """What the text being typed could become: pairs of the completed text and its explanation."""
+    if not text.startswith("/") or "\n" in text:
+        return []
+    name, space, argument = text[1:].partition(" ")
+    if not space:
+        return [
+            (f"/{c.slash} " if c.argument else f"/{c.slash}", f"{c.argument}  {c.help}".strip())
+            for c in COMMANDS
+            if c.slash and c.slash.startswith(name)
+        ]
+    command = find_slash(name)
+    if command is None:
+        return []
+    return [
+        (f"/{name} {choice}", command.help)
+        for choice in command.choices
+        if choice.startswith(argument) and choice != argument
+    ]

@@ -1,0 +1,137 @@
+"""A conversation with an engine: what is asked and what comes back is recorded before anyone sees it.
+
+Knows no widget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from app.config import Settings
+from app.errors import CommandError
+from app.sessions.recorder import Recorder
+from app.sessions.tree import Turn
+from engine.protocol import AnswerRequest, Control, Engine, Event, Failed, Finished, ModelSpec, Notice, Think
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An answer that was asked for: its turn in the tree and the request to the engine."""
+
+    turn: Turn
+    request: AnswerRequest
+
+
+class Conversation:
+    """The current path through the turn tree, and the engine that answers it."""
+
+    def __init__(self, recorder: Recorder, engine: Engine, settings: Settings) -> None:
+        self.recorder = recorder
+        self._engine = engine
+        self._settings = settings
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model that answers."""
+        return self._settings.spec()
+
+    @property
+    def path(self) -> tuple[Turn, ...]:
+        """The turns of the person and of the model, up to where the conversation is."""
+        return tuple(turn for turn in self.recorder.tree.path(self.recorder.leaf) if turn.role != "system")
+
+    def place(self, turn: Turn) -> tuple[int, int]:
+        """The turn's number among its siblings, from 1, and how many there are."""
+        return self.recorder.tree.place(turn.id)
+
+    def say(self, text: str) -> Turn:
+        """Record what the person says. Raises CommandError where it cannot be kept."""
+        return self.recorder.user_turn(text)
+
+    def ask(self, think: Think) -> Asked:
+        """Record that the last turn is to be answered. Raises CommandError where it cannot be kept."""
+        settings = self._settings
+        request = self.recorder.request(
+            self.spec,
+            method=settings.method,
+            think=think,
+            sampling=settings.sampling(),
+            max_tokens=settings.max_tokens,
+        )
+        return Asked(self.recorder.answer_turn(request), request)
+
+    def back_to_question(self, turn_id: str) -> bool:
+        """Go to the person's turn that this one answers or is; False where there is none."""
+        turn = self.recorder.tree[turn_id]
+        question = turn.id if turn.role == "user" else turn.parent
+        if question is None:
+            return False
+        self.recorder.go(question)
+        return True
+
+    def to_sibling(self, turn_id: str, step: int) -> bool:
+        """Go to the variant before (-1) or after (+1) this turn, and to the end of what followed it."""
+        tree = self.recorder.tree
+        siblings = tree.siblings(turn_id)
+        at = [turn.id for turn in siblings].index(turn_id) + step
+        if not 0 <= at < len(siblings):
+            return False
+        leaf = siblings[at]
+        while children := tree.children(leaf.id):
+            leaf = children[-1]
+        self.recorder.go(leaf.id)
+        return True
+
+    async def load(self) -> AsyncGenerator[Event, None]:
+        """Get the model into memory; ends with Loaded or Failed, whatever happens."""
+        try:
+            async for event in self._engine.load(self.spec):
+                yield event
+        except Exception as error:
+            yield _broken(error)
+
+    async def answer(self, asked: Asked) -> AsyncGenerator[Event, None]:
+        """The answer's events, each recorded before it is handed on; ends with Finished or Failed."""
+        warned = False
+        async for event in self._events(asked.request):
+            try:
+                self.recorder.event(asked.turn, event)
+            except CommandError as error:
+                if not warned:
+                    warned = True
+                    yield Notice(code="not-kept", text=f"this answer is not being kept: {error}")
+            yield event
+
+    async def _events(self, request: AnswerRequest) -> AsyncGenerator[Event, None]:
+        try:
+            async for event in self._engine.answer(request):
+                yield event
+                if isinstance(event, Finished | Failed):
+                    return
+            yield Failed(code="engine", message="the engine ended without an answer", hint="try again")
+        except Exception as error:
+            yield _broken(error)
+
+    async def control(self, asked: Asked, control: Control) -> None:
+        """Steer a running answer."""
+        await self._engine.control(asked.request.id, control)
+
+    def start_anew(self, recorder: Recorder) -> None:
+        """Leave this conversation as it is and begin another."""
+        self.recorder.close()
+        self.recorder = recorder
+
+    async def close(self) -> None:
+        """Let go of the session and of the engine."""
+        self.recorder.close()
+        await self._engine.close()
+
+
+def _broken(error: Exception) -> Failed:
+    """A failure that nobody foresaw still ends in one line."""
+    return Failed(
+        code="engine",
+        message=f"the engine failed: {error or type(error).__name__}",
+        hint="try again, or run mull stop first",
+    )

@@ -1,0 +1,94 @@
+"""Follows a running answer from its events and keeps its part of the transcript up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from app.tui.conversation import Asked
+from app.tui.effort import Effort
+from app.tui.widgets.answer_turn import AnswerTurn
+from engine.protocol import (
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Loaded,
+    Loading,
+    Metered,
+    More,
+    Notice,
+    Queued,
+    Started,
+)
+
+Clock = Callable[[], float]
+"""Seconds that only grow."""
+
+
+class LiveAnswer:
+    """What the screen knows of the answer that is running."""
+
+    def __init__(self, view: AnswerTurn, asked: Asked, place: tuple[int, int], clock: Clock) -> None:
+        self.view = view
+        self.asked = asked
+        self.stopping = False
+        self._place = place
+        self._clock = clock
+        self._candidate: str | None = None
+        self._thinking_since: float | None = None
+        self._wanted_limit: int | None = None
+        """The thinking limit asked for by the reader, until the engine's samples agree."""
+
+    @property
+    def thinking(self) -> bool:
+        return self.view.state == "thinking"
+
+    async def take(self, event: Event) -> None:
+        """Show an event, or keep it for the next flush."""
+        match event:
+            case Loading():
+                self.view.wait_for("waiting for the model; the answer comes as soon as it is loaded")
+            case Loaded():
+                self.view.wait_for("the model is ready")
+            case Queued(ahead=ahead):
+                self.view.wait_for(f"{ahead} other {'answer runs' if ahead == 1 else 'answers run'} first")
+            case Started(thinking_limit=limit):
+                self.view.thinking.limit = limit
+                self.view.wait_for("reading the prompt")
+            case Delta():
+                self._say(event)
+            case Metered(thinking_limit=limit):
+                if self._wanted_limit is None or limit == self._wanted_limit:
+                    self._wanted_limit = None
+                    self.view.thinking.limit = limit
+            case Notice(text=text):
+                self.view.notice(text)
+            case Finished(answer=answer):
+                await self.view.finish(answer, self._place)
+            case Failed(message=message, hint=hint):
+                await self.view.fail(message, hint)
+
+    def _say(self, delta: Delta) -> None:
+        if self._candidate is None:
+            self._candidate = delta.candidate
+        if delta.candidate != self._candidate:
+            return
+        if delta.phase == "thinking" and self._thinking_since is None:
+            self._thinking_since = self._clock()
+        self.view.write(delta.phase, delta.text, delta.tokens)
+
+    async def flush(self) -> bool:
+        """Draw what has arrived; returns whether anything had."""
+        since = self._thinking_since
+        return await self.view.flush(0.0 if since is None else self._clock() - since)
+
+    def change_budget(self, direction: int, effort: Effort) -> More | None:
+        """The control that moves the running budget a step; None where nothing but the context limits it."""
+        limit = self.view.thinking.limit
+        if limit is None:
+            return None
+        change = effort.step_at(limit, direction)
+        if change == 0:
+            return None
+        self._wanted_limit = self.view.thinking.limit = limit + change
+        return More(tokens=change)

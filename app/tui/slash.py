@@ -1,0 +1,55 @@
+"""Slash commands: from a typed line to the action of the command in the registry."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from app import config
+from app.errors import CommandError
+from app.tui.commands import COMMANDS, Command, find_slash
+from app.tui.themes import OWN
+
+if TYPE_CHECKING:
+    from app.tui.screens.chat import ChatScreen
+
+
+async def run_slash(screen: ChatScreen, line: str) -> None:
+    """Do what the line says, or tell what is wrong with it."""
+    name, _, argument = line[1:].strip().partition(" ")
+    command = find_slash(name)
+    try:
+        if command is None:
+            raise _unknown(name)
+        if argument and not command.argument:
+            raise CommandError(f"/{name} takes nothing after it")
+        await _run(screen, command, argument.strip())
+    except CommandError as error:
+        screen.report(error)
+
+
+async def _run(screen: ChatScreen, command: Command, argument: str) -> None:
+    match command.id:
+        case "cycle-think" if argument:
+            try:
+                screen.set_think(config.think(argument.replace(",", "")))
+            except ValueError:
+                raise CommandError(f"/think {argument}: give off, max or a number of tokens") from None
+        case "theme":
+            names = [theme.name.removeprefix("mull-") for theme in OWN]
+            if argument not in names:
+                raise CommandError(f"/theme takes {' or '.join(names)}")
+            screen.set_theme(f"mull-{argument}")
+        case "export":
+            form, _, file = argument.partition(" ")
+            screen.export(form, file.strip())
+        case _:
+            await screen.run_action(command.action)
+
+
+def _unknown(name: str) -> CommandError:
+    known = [command.slash for command in COMMANDS if command.slash]
+    near = difflib.get_close_matches(name, known, 1)
+    return CommandError(
+        f"there is no command /{name}", f"did you mean /{near[0]}?" if near else "type / to see them all"
+    )

@@ -1,0 +1,1 @@
+"""The parts of the screens, one to a file; none of them knows the store or the engine."""

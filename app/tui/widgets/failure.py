@@ -1,0 +1,29 @@
+"""Why there is no answer, and what to do next."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widgets import Static
+
+from app.sanitise import clean
+
+
+class Failure(Static):
+    """The cause and the next step; never a traceback."""
+
+    DEFAULT_CSS = """
+    Failure {
+        height: auto; width: 1fr; display: none; padding: 0 1; margin: 0;
+        border-left: outer $error; color: $foreground;
+    }
+    Failure.-shown { display: block; }
+    """
+
+    def show(self, message: str, hint: str) -> None:
+        """Show the cause, the next step and how to try again."""
+        lines: list[str | tuple[str, str]] = [("✗ ", "bold $error"), clean(message)]
+        if hint:
+            lines.append((f"\n→ {clean(hint)}", ""))
+        lines.append(("\n/retry tries again; nothing of the conversation is lost", "$mull-muted"))
+        self.add_class("-shown")
+        self.update(Content.assemble(*lines))

@@ -1,0 +1,106 @@
+"""The meter in two lines where the terminal is too narrow for the pane, in one where it is narrower still."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widgets import Sparkline, Static
+
+from app import figures
+from app.tui import readings
+from engine.protocol import Metered
+
+SPARK = 12
+
+
+class MeterStrip(Vertical):
+    """Speed, context, memory; then compute by phase and the next token's cost."""
+
+    DEFAULT_CSS = """
+    MeterStrip {
+        height: 2; padding: 0 1; background: $surface; color: $mull-muted;
+        & > Horizontal { height: 1; }
+        & Static { height: 1; width: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
+        & #rate { width: auto; color: $foreground; text-style: bold; }
+        & Sparkline { height: 1; width: 12; margin: 0 2; }
+        & Sparkline > .sparkline--max-color { color: $mull-effort; }
+        & Sparkline > .sparkline--min-color { color: $mull-rule; }
+        &.-short { height: 1; }
+        &.-short > #second { display: none; }
+        &.-short Sparkline { width: 6; margin: 0 1; }
+    }
+    """
+
+    sample: reactive[Metered | None] = reactive(None)
+    rates: reactive[tuple[float, ...]] = reactive(())
+
+    def compose(self) -> ComposeResult:
+        with Horizontal():
+            yield Static(id="rate")
+            yield Sparkline([])
+            yield Static(id="first")
+        yield Static(id="second")
+
+    def on_mount(self) -> None:
+        self.watch_sample()
+
+    def on_resize(self) -> None:
+        self.set_class(self.app.size.width < 80, "-short")
+        self.watch_sample()
+
+    def watch_rates(self) -> None:
+        if self.is_mounted:
+            self.query_one(Sparkline).data = list(self.rates[-SPARK:])
+
+    def watch_sample(self) -> None:
+        if not self.is_mounted:
+            return
+        self.query_one("#rate", Static).update(Content(readings.speed(self.sample)))
+        self.query_one("#first", Static).update(self._short() if self.has_class("-short") else self._first())
+        self.query_one("#second", Static).update(self._second())
+
+    def _short(self) -> Content:
+        return Content(f"context left {readings.context_left(self.sample)} · {self._used()}")
+
+    def _first(self) -> Content:
+        return _labelled(
+            ("prefill", readings.prefill_speed(self.sample)),
+            ("context", readings.context(self.sample)),
+            ("memory", self._memory()),
+        )
+
+    def _second(self) -> Content:
+        sample = self.sample
+        arithmetic, moved, roofline = readings.next_token(sample)
+        phases = [figures.UNKNOWN] * 3
+        if sample is not None:
+            spent = (sample.flops_prefill, sample.flops_thinking, sample.flops_answer)
+            phases = [figures.amount(value, "FLOP") for value in spent]
+        return _labelled(
+            ("prefill", phases[0]),
+            ("think", phases[1]),
+            ("answer", phases[2]),
+            ("next token", figures.UNKNOWN if sample is None else f"{arithmetic}, {moved}, {roofline}"),
+        )
+
+    def _memory(self) -> str:
+        if self.sample is None:
+            return figures.UNKNOWN
+        share = readings.memory(self.sample)
+        return f"{self._used()} ({figures.size(share.weights)} weights, {figures.size(share.kv)} KV)"
+
+    def _used(self) -> str:
+        if self.sample is None:
+            return figures.UNKNOWN
+        share = readings.memory(self.sample)
+        used = figures.size(share.used)
+        return used if share.total is None else f"{used} of {figures.size(share.total)}"
+
+
+def _labelled(*pairs: tuple[str, str]) -> Content:
+    parts: list[str | tuple[str, str]] = []
+    for label, value in pairs:
+        parts += ["  " if parts else "", (f"{label} ", "$mull-muted"), (value, "$foreground")]
+    return Content.assemble(*parts)

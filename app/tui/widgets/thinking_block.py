@@ -1,0 +1,119 @@
+"""What an answer thought: live with its budget, then one line, in full when the reader wants it."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.events import Click
+from textual.reactive import reactive, var
+from textual.widgets import Static
+
+from app import figures
+from app.config import ShowThinking
+from app.sanitise import Sanitiser, clean
+from app.tui.bars import progress
+from app.tui.messages import ThoughtsToggled
+
+LINE_PREVIEW = 3
+"""Lines of the latest thoughts that the one-line view shows while they come."""
+PREVIEW_CHARACTERS = 400
+BAR_WIDTH = 16
+
+
+class ThinkingBlock(Vertical):
+    """A line with tokens, budget and time, and the thoughts below it."""
+
+    DEFAULT_CSS = """
+    ThinkingBlock {
+        height: auto; display: none; margin: 0 0 1 0;
+        & > #thoughts { height: auto; display: none; color: $mull-thought; padding: 0 0 0 2; }
+        & > #thoughts.-shown { display: block; }
+        &.-begun { display: block; }
+        &.-begun.-ended.-hidden { display: none; }
+    }
+    """
+
+    view: reactive[ShowThinking] = reactive("line")
+    live: reactive[bool] = reactive(True)
+    tokens: reactive[int] = reactive(0)
+    limit: reactive[int | None] = reactive(None)
+    seconds: reactive[float] = reactive(0.0)
+    begun: var[bool] = var(False, toggle_class="-begun")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sanitiser = Sanitiser()
+        self._text = ""
+        self._drawn = 0
+        self._counted = True
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="head")
+        yield Static(id="thoughts")
+
+    def write(self, text: str) -> None:
+        """Take more thoughts; they are drawn by the next `show`."""
+        self._text += self._sanitiser.feed(text)
+        self.begun = True
+
+    def finish(self, text: str, tokens: int | None, seconds: float | None) -> None:
+        """These are all the thoughts there were; None where nobody counted."""
+        self._text = clean(text).strip("\n")
+        self._counted = tokens is not None
+        self.tokens, self.seconds, self.live = tokens or 0, seconds or 0.0, False
+        self.begun = bool(self._text or tokens)
+        self.show()
+
+    def show(self) -> bool:
+        """Draw the block as it is now; returns whether it has more thoughts than before."""
+        if not self.is_mounted or not self.begun:
+            return False
+        self.set_class(not self.live, "-ended")
+        self.set_class(self.view == "hidden", "-hidden")
+        self.query_one("#head", Static).update(self._head())
+        thoughts = self.query_one("#thoughts", Static)
+        text = self._visible()
+        thoughts.set_class(bool(text), "-shown")
+        thoughts.update(Content(text))
+        grown, self._drawn = len(self._text) > self._drawn, len(self._text)
+        return grown
+
+    def watch_view(self) -> None:
+        self.show()
+
+    def watch_live(self) -> None:
+        self.show()
+
+    def watch_limit(self) -> None:
+        self.show()
+
+    def on_click(self, event: Click) -> None:
+        event.stop()
+        self.post_message(ThoughtsToggled())
+
+    def _head(self) -> Content:
+        opened = bool(self._visible())
+        time = figures.seconds(self.seconds)
+        if not self.live:
+            cost = f" for {figures.count(self.tokens)} tokens · {time}" if self._counted else ""
+            return Content.styled(f"{'▾' if opened else '▸'} Thought{cost}", "$mull-muted")
+        used = figures.count(self.tokens)
+        parts: list[Content | str | tuple[str, str]] = [("▾ Thinking", "bold $mull-effort"), "  "]
+        narrow = self.size.width < 56
+        if self.limit is None:
+            parts.append(f"{used} tok")
+        else:
+            parts += [f"{used}/{figures.count(self.limit)}  "]
+            parts.append(progress(self.tokens / max(1, self.limit), BAR_WIDTH // 2 if narrow else BAR_WIDTH))
+        parts += [(f"  {time}", "$mull-muted")]
+        parts.append(("  ^T", "bold") if narrow else ("   ^T answer now", "$mull-muted"))
+        return Content.assemble(*parts)
+
+    def _visible(self) -> str:
+        text = self._text.strip("\n")
+        if self.view == "full":
+            return text
+        if self.view == "line" and self.live:
+            return "\n".join(text[-PREVIEW_CHARACTERS:].split("\n")[-LINE_PREVIEW:])
+        return ""

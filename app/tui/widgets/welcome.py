@@ -1,0 +1,102 @@
+"""The empty screen: what the model can do, prompts to begin with, and how to get another model."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.events import Click
+from textual.reactive import var
+from textual.widgets import Static
+
+from app.sanitise import clean_line
+from app.tui.messages import StarterChosen
+from app.tui.starters import Starter
+
+DEMONSTRATION_MODEL = "tiny"
+ABOUT_TINY = (
+    "This is mull's demonstration model: a few million parameters that came with the program. "
+    "It works out arithmetic, little stories and puzzles step by step, and little else."
+)
+ABOUT_OTHER = "Runs on this machine. Set how much it may think with shift+tab; each answer says what it cost."
+REAL_MODEL = "mull --model PATH|REPO"
+
+
+class StarterLine(Static):
+    """One prompt that can be chosen."""
+
+    DEFAULT_CSS = """
+    StarterLine { height: auto; width: 1fr; padding: 0 1; pointer: pointer; }
+    StarterLine:hover { background: $panel; }
+    StarterLine.-chosen { background: $panel; border-left: outer $mull-effort; padding: 0; }
+    """
+
+    def __init__(self, number: int, starter: Starter) -> None:
+        super().__init__(
+            Content.assemble(
+                (f"{number}  ", "bold $mull-effort"),
+                (starter.title, "bold"),
+                (f"  {starter.hint}" if starter.hint else "", "$mull-muted"),
+                f"\n   {starter.prompt}",
+            )
+        )
+        self.starter = starter
+
+    def on_click(self, event: Click) -> None:
+        event.stop()
+        self.post_message(StarterChosen(self.starter.prompt))
+
+
+class Welcome(Vertical):
+    """Shown while the conversation is empty."""
+
+    DEFAULT_CSS = """
+    Welcome {
+        height: auto; width: 1fr; max-width: 78; padding: 1 2 0 2;
+        & > Static { height: auto; width: 1fr; }
+        & > StarterLine { margin: 0 0 1 0; }
+        & > #about { margin: 0 0 1 0; }
+        & > #real { color: $mull-muted; }
+    }
+    """
+
+    chosen: var[int | None] = var(None)
+    """Which prompt the keyboard is on, from 0."""
+
+    def __init__(self, model: str, starters: tuple[Starter, ...]) -> None:
+        super().__init__()
+        self._model = model
+        self._starters = starters
+
+    def compose(self) -> ComposeResult:
+        about = ABOUT_TINY if self._model == DEMONSTRATION_MODEL else ABOUT_OTHER
+        yield Static(
+            Content.assemble((clean_line(self._model), "bold $mull-effort"), "  ", about), id="about"
+        )
+        for number, starter in enumerate(self._starters, 1):
+            yield StarterLine(number, starter)
+        yield Static(
+            Content.assemble(
+                "For a real model: ", (REAL_MODEL, "$foreground"), " with a folder, or a repository that is "
+                "already in the Hugging Face cache.",
+            ),
+            id="real",
+        )  # fmt: skip
+
+    def watch_chosen(self) -> None:
+        for index, line in enumerate(self.query(StarterLine)):
+            line.set_class(index == self.chosen, "-chosen")
+
+    def move(self, direction: int) -> None:
+        """Put the keyboard on the next or the previous prompt."""
+        last = len(self._starters) - 1
+        if last < 0:
+            return
+        start = -1 if direction > 0 else last + 1
+        self.chosen = max(0, min(last, (start if self.chosen is None else self.chosen) + direction))
+
+    def prompt_at(self, index: int | None) -> str | None:
+        """The prompt with this index, or None."""
+        return (
+            self._starters[index].prompt if index is not None and 0 <= index < len(self._starters) else None
+        )
