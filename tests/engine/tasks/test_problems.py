@@ -169,7 +169,15 @@ def test_sampling_by_weight_reaches_every_family() -> None:
 
 @pytest.mark.parametrize(
     ("reply", "accepted"),
-    [("14", True), ("The answer is **14**.", True), ("14 or 15", False), ("", False), ("1,014", False)],
+    [
+        ("14", True),
+        ("The answer is **14**.", True),
+        ("14 or 15", False),
+        ("", False),
+        ("1,014", False),
+        ("28-14", True),
+        ("14.5", False),
+    ],
 )
 def test_a_reply_is_judged_by_its_last_number(reply: str, accepted: bool) -> None:
     rng = random.Random(0)
