@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn import functional
+from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "mull_paged"
 """What the function is registered under. transformers builds no mask for a name it does not know."""
@@ -39,22 +39,48 @@ def paged_attention(
     `s_aux` holds one sink per head, a score that takes its share of the softmax and gives nothing
     (gpt-oss, arXiv:2508.10925).
     """
-    step.write(module.layer_idx, key[0], value[0])
-    keys, values = (key[0], value[0]) if step.start == 0 else step.read(module.layer_idx, sliding_window)
-    mask = step.mask(sliding_window, query)
-    causal = mask is None and step.length > 1
+    layer, scale = module.layer_idx, query.shape[-1] ** -0.5 if scaling is None else scaling
     if softcap is None and s_aux is None:
-        out = functional.scaled_dot_product_attention(
-            query, keys[None], values[None], mask, is_causal=causal, scale=scaling, enable_gqa=True
-        )
-        return out.transpose(1, 2), None
+        return attend(step, layer, query, key, value, scale, sliding_window), None
+    keys, values, mask, causal = _visible(step, layer, query, key, value, sliding_window)
     if causal:
         mask = torch.full((step.length, step.length), float("-inf"), device=query.device).triu_(1)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _explicit(query[0], keys, values, mask, scale, softcap, s_aux).transpose(0, 1)[None], None
+    out = _written_out(query[0], keys[0], values[0], mask, scale, softcap, s_aux)
+    return out.transpose(0, 1)[None], None
 
 
-def _explicit(
+def attend(
+    step: Any,
+    layer: int,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    window: int | None,
+) -> torch.Tensor:
+    """Plain attention over pages; shapes as in `paged_attention`."""
+    keys, values, mask, causal = _visible(step, layer, query, key, value, window)
+    heads, length, width = query.shape[1:]
+    if length == 1:  # heads that share keys become the rows of one query: each key is read once
+        groups = query.reshape(1, keys.shape[1], -1, width)
+        return scaled_dot_product_attention(groups, keys, values, scale=scale).view(1, 1, heads, -1)
+    return scaled_dot_product_attention(
+        query, keys, values, mask, is_causal=causal, scale=scale, enable_gqa=True
+    ).transpose(1, 2)
+
+
+def _visible(
+    step: Any, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, bool]:
+    """Store the new keys and values; those to attend to, the mask, and whether it is the causal one."""
+    step.write(layer, key[0], value[0])
+    mask = step.mask(window, query)
+    if step.start:
+        key, value = step.read(layer, window)
+    return key, value, mask, mask is None and step.length > 1
+
+
+def _written_out(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
@@ -63,9 +89,9 @@ def _explicit(
     softcap: float | None,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Attention written out, [heads, length, head_dim], the softmax in float32."""
+    """Attention in single operations, [heads, length, head_dim], with the softmax in float32."""
     heads, length, width = query.shape
-    groups = query.view(keys.shape[0], -1, length, width)
+    groups = query.reshape(keys.shape[0], -1, length, width)
     scores = (groups @ keys[:, None].transpose(2, 3)).float() * scale
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap

@@ -16,10 +16,11 @@ from engine.load.locate import BUNDLED, locate
 from engine.load.tokenizer import HubTokenizer
 from engine.nn import attention
 from engine.protocol import ModelInfo, ModelSpec
+from engine.runtime.agreement import fastest_forward
 from engine.runtime.local import LocalBackend
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE, PagePool
-from engine.runtime.runner import Runner, stock_forward
+from engine.runtime.runner import Runner, StockForward
 from profiles.catalogue import Profile
 from profiles.costs import kv_bytes_per_token
 from profiles.detect import Settings
@@ -68,9 +69,10 @@ def create(
     context = _context(spec, checkpoint, kv_bytes_per_token(shape), system_memory(device).free)
     pages = -(-context // PAGE)
     pool = PagePool(shape.layers, shape.kv_heads, shape.head_dim, pages, model.dtype, device)
-    runner = Runner(stock_forward(model), pool, context, device)
+    forward = fastest_forward(model, StockForward(model, context), pool, context)
     parameters = list(model.parameters())
     capability = torch.backends.cpu.get_cpu_capability().lower() if device == "cpu" else "cuda"
+    path = "stock" if isinstance(forward, StockForward) else "fused"
     return LocalBackend(
         info=ModelInfo(
             name=spec.model if spec.model in BUNDLED or not Path(spec.model).is_dir() else folder.name,
@@ -91,8 +93,8 @@ def create(
         profile=profile,
         tokenizer=tokenizer,
         defaults=_defaults(folder),
-        kernel_class=f"{capability}-{dtype}-{threads}",
-        runner=runner,
+        kernel_class=f"{capability}-{dtype}-{path}-{threads}t",
+        runner=Runner(forward, pool),
     )
 
 

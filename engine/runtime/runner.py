@@ -11,33 +11,38 @@ from engine.runtime import sequence as sequences
 from engine.runtime.pages import PagePool
 from engine.runtime.step import Step
 
-Forward = Callable[[torch.Tensor, torch.Tensor, Step, bool], torch.Tensor | None]
-"""(ids [1, n], positions [1, n], step, whether logits are wanted) to the last row's logits [vocabulary]."""
+Forward = Callable[[Sequence[int], Step, bool], torch.Tensor | None]
+"""(ids, step, whether logits are wanted) to the last row's logits, [vocabulary]."""
 
 
-def stock_forward(model: Any) -> Forward:
+class StockForward:
     """transformers' own forward, with our attention in it."""
 
-    def forward(ids: torch.Tensor, positions: torch.Tensor, step: Step, logits: bool) -> torch.Tensor | None:
-        inputs = {"input_ids": ids, "position_ids": positions, "use_cache": False, "step": step}
-        if not logits:
-            model.base_model(**inputs)
-            return None
-        out: torch.Tensor = model(**inputs, logits_to_keep=1).logits[0, -1]
-        return out
+    def __init__(self, model: Any, context: int) -> None:
+        self._model = model
+        self._positions = torch.arange(context, device=model.device)[None]
 
-    return forward
+    def __call__(self, ids: Sequence[int], step: Step, logits: bool) -> torch.Tensor | None:
+        inputs = {
+            "input_ids": torch.tensor([ids], device=self._positions.device),
+            "position_ids": self._positions[:, step.start : step.total],
+            "use_cache": False,
+            "step": step,
+        }
+        if not logits:
+            self._model.base_model(**inputs)
+            return None
+        out: torch.Tensor = self._model(**inputs, logits_to_keep=1).logits[0, -1]
+        return out
 
 
 class Runner:
-    """Runs forwards over a pool; `forwarded_tokens` counts rows × lengths, whatever the accounts say."""
+    """Runs forwards over a pool; `forwarded_tokens` counts what was put in, whatever the accounts say."""
 
-    def __init__(self, forward: Forward, pool: PagePool, context: int, device: str) -> None:
+    def __init__(self, forward: Forward, pool: PagePool) -> None:
         self.pool = pool
         self.forwarded_tokens = 0
         self._forward = forward
-        self._device = device
-        self._positions = torch.arange(context, device=device)[None]
 
     @torch.inference_mode()
     def forward(self, sequence: sequences.Sequence, ids: Sequence[int], *, logits: bool = True) -> None:
@@ -47,9 +52,7 @@ class Runner:
         """
         start, length = sequence.cached, len(ids)
         sequence.reserve(start + length)
-        step = Step(self.pool, sequence.table, start, length)
-        row = torch.tensor([ids], device=self._device)
-        out = self._forward(row, self._positions.narrow(1, start, length), step, logits)
+        out = self._forward(ids, Step(self.pool, sequence.table, start, length), logits)
         self.forwarded_tokens += length
         sequence.cached += length
         sequence.logits = None if out is None else out.float().cpu().numpy()

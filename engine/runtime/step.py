@@ -51,18 +51,18 @@ class Step:
         return 0 if window is None else max(0, self.start - window + 1)
 
     def read(self, layer: int, window: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values from `first_key(window)` up to the last new token, [kv_heads, keys, head_dim]."""
+        """Keys and values from `first_key(window)` to the last new token, [1, kv_heads, keys, head_dim]."""
         first = self.first_key(window)
         keys, values = self.pool.keys[layer], self.pool.values[layer]
         if self._base is not None:
             slot, count = self._base + first, self.total - first
-            return keys.narrow(1, slot, count), values.narrow(1, slot, count)
+            return keys.narrow(1, slot, count)[None], values.narrow(1, slot, count)[None]
         page = first // PAGE
         pages = self._gathers.get(page)
         if pages is None:
             pages = self._gathers[page] = torch.tensor(self._table[page:], device=keys.device)
         seen = slice(first - page * PAGE, self.total - page * PAGE)
-        return _gather(keys, pages)[:, seen], _gather(values, pages)[:, seen]
+        return _gather(keys, pages)[None, :, seen], _gather(values, pages)[None, :, seen]
 
     def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
         """What is added to the scores, [length, keys] in the dtype of `like`; None where causality rules.

@@ -14,7 +14,6 @@ import pytest
 import torch
 from random_checkpoint import FAMILIES, WINDOW, prompt, reference
 
-from engine.nn import attention
 from engine.runtime.local import LocalBackend
 from engine.runtime.pages import PAGE
 from engine.runtime.sequence import Sequence
@@ -143,19 +142,24 @@ def drop_a_page(monkeypatch: pytest.MonkeyPatch, backend: LocalBackend) -> None:
 
 def shift_positions(monkeypatch: pytest.MonkeyPatch, backend: LocalBackend) -> None:
     """Decode each token as if it stood one place further on."""
-    positions = backend.runner._positions
-    shifted = torch.cat([positions[:, : len(PROMPT)], positions[:, len(PROMPT) :] + 1], 1)
-    monkeypatch.setattr(backend.runner, "_positions", shifted)
+    forward = backend.runner._forward
+    for name in ("_positions", "_cos", "_sin"):  # of the stock forward; of the fused one
+        if hasattr(forward, name):
+            table = getattr(forward, name)
+            at = table.shape.index(max(table.shape))
+            prompt, rest = table.split([len(PROMPT), table.shape[at] - len(PROMPT)], at)
+            monkeypatch.setattr(forward, name, torch.cat([prompt, rest.roll(-1, at)], at))
 
 
 def zero_attention(monkeypatch: pytest.MonkeyPatch, backend: LocalBackend) -> None:
     """Let attention add nothing."""
-    from transformers import AttentionInterface
+    read = Step.read
 
-    def nothing(*inputs: Any, **settings: Any) -> tuple[torch.Tensor, None]:
-        return torch.zeros_like(attention.paged_attention(*inputs, **settings)[0]), None
+    def nothing(step: Step, layer: int, window: int | None) -> Any:
+        keys, values = read(step, layer, window)
+        return keys, torch.zeros_like(values)
 
-    monkeypatch.setitem(AttentionInterface._global_mapping, attention.NAME, nothing)
+    monkeypatch.setattr(Step, "read", nothing)
 
 
 def forget_the_window(monkeypatch: pytest.MonkeyPatch, backend: LocalBackend) -> None:

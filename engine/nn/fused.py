@@ -1,0 +1,163 @@
+"""A standard pre-norm decoder (Llama, Mistral, Qwen) with few operations per layer, over pages.
+
+transformers' modules keep the weights; this runs them with the projections joined and without the modules'
+overhead, which is most of a small model's time. Used only where it agrees with the model's own forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from engine.nn.attention import attend
+
+_LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+_MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+
+
+class Norm:
+    """Root mean square norm over the last dimension (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+
+    def __init__(self, weight: torch.Tensor, eps: float) -> None:
+        """`weight` is [..., width]; leading dimensions are those of the input, as for a norm per head."""
+        width = weight.shape[-1]
+        self._weight, self._eps, self._width = weight, eps, (width,)
+        # x / rms(x) = x * sqrt(width) / hypot(|x|, sqrt(width * eps)): fewer passes where each costs a call.
+        self._by_length = weight.dtype == torch.float32 and weight.device.type == "cpu"
+        self._scaled = weight * width**0.5
+        self._floor = torch.full((1,), (width * eps) ** 0.5)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self._by_length:
+            length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            return x / torch.hypot(length, self._floor) * self._scaled
+        return functional.rms_norm(x, self._width, None, self._eps) * self._weight
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer's weights as they are used; matrices are [out, in], those with `_t` transposed."""
+
+    norm: Norm
+    qkv: torch.Tensor
+    qkv_bias: torch.Tensor | None
+    head_norm: Norm | None
+    o_t: torch.Tensor
+    window: int | None
+    mlp_norm: Norm
+    gate_up: torch.Tensor
+    down_t: torch.Tensor
+
+
+class FusedDecoder:
+    """Computes what the model's own forward computes, for one sequence of contiguous positions."""
+
+    def __init__(self, model: Any, windows: Sequence[int | None], context: int) -> None:
+        """`windows` are the layers' sliding windows. The model's weights become views of joined ones.
+
+        Raises ValueError where the model is not built like this.
+        """
+        base = model.base_model
+        first = base.layers[0].self_attn
+        if not all(_is_standard(layer) for layer in base.layers) or model.lm_head.bias is not None:
+            raise ValueError("the layers are not standard")
+        self._width: int = first.head_dim
+        self._queries = first.q_proj.out_features // self._width
+        self._keys = first.k_proj.out_features // self._width
+        self._scale: float = first.scaling
+        self._embedding, self._head = base.embed_tokens.weight, model.lm_head.weight
+        self._norm = _norm(base.norm)
+        self._layers = [
+            self._layer(layer, window) for layer, window in zip(base.layers, windows, strict=True)
+        ]
+        positions = torch.arange(context, device=self._embedding.device)[None]
+        cos, sin = base.rotary_emb(self._embedding[None, :1], positions)
+        if cos.shape[-1] != self._width:
+            raise ValueError("only a part of each head is rotated")
+        # rotate_half(x) * sin is x rolled by half a head, times sin with its first half negated.
+        half = self._width // 2
+        self._cos = cos[0, :, None]
+        self._sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]
+
+    def _layer(self, layer: Any, window: int | None) -> Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+        head_norm = None
+        if hasattr(attention, "q_norm"):
+            weights = [attention.q_norm.weight.expand(self._queries, -1)]
+            weights.append(attention.k_norm.weight.expand(self._keys, -1))
+            head_norm = Norm(torch.cat(weights), attention.q_norm.variance_epsilon)
+        return Layer(
+            norm=_norm(layer.input_layernorm),
+            qkv=_join(projections, "weight"),
+            qkv_bias=_join(projections, "bias") if attention.q_proj.bias is not None else None,
+            head_norm=head_norm,
+            o_t=attention.o_proj.weight.t(),
+            window=window,
+            mlp_norm=_norm(layer.post_attention_layernorm),
+            gate_up=_join([mlp.gate_proj, mlp.up_proj], "weight"),
+            down_t=mlp.down_proj.weight.t(),
+        )
+
+    def __call__(self, ids: Sequence[int], step: Any, logits: bool) -> torch.Tensor | None:
+        """Forward ids at the step's positions; the last row's logits, [vocabulary], where they are wanted."""
+        if len(ids) == 1:
+            x = self._embedding.narrow(0, ids[0], 1)
+        else:
+            x = functional.embedding(torch.tensor(ids, device=self._embedding.device), self._embedding)
+        cos = self._cos.narrow(0, step.start, step.length)
+        sin = self._sin.narrow(0, step.start, step.length)
+        for index, layer in enumerate(self._layers):
+            x = self._block(x, index, layer, cos, sin, step)
+        if not logits:
+            return None
+        return functional.linear(self._norm(x[-1:]), self._head)[0]
+
+    def _block(
+        self, x: torch.Tensor, index: int, layer: Layer, cos: torch.Tensor, sin: torch.Tensor, step: Any
+    ) -> torch.Tensor:
+        """One layer on [length, hidden]."""
+        rows, rotated = len(x), self._queries + self._keys
+        qkv = functional.linear(layer.norm(x), layer.qkv, layer.qkv_bias).view(1, rows, -1, self._width)
+        heads = qkv.narrow(2, 0, rotated)
+        if layer.head_norm is not None:
+            heads = layer.head_norm(heads)
+        heads = torch.addcmul(heads * cos, heads.roll(self._width // 2, -1), sin).transpose(1, 2)
+        query, key = heads.narrow(1, 0, self._queries), heads.narrow(1, self._queries, self._keys)
+        value = qkv.narrow(2, rotated, self._keys).transpose(1, 2)
+        out = attend(step, index, query, key, value, self._scale, layer.window)
+        x = torch.addmm(x, out.reshape(rows, -1), layer.o_t)
+        gate, up = functional.linear(layer.mlp_norm(x), layer.gate_up).chunk(2, -1)
+        return torch.addmm(x, functional.silu(gate).mul_(up), layer.down_t)
+
+
+def _is_standard(layer: Any) -> bool:
+    """Whether a layer has exactly the parts that are computed here."""
+    attention = {name for name, _ in layer.self_attn.named_children()}
+    return (
+        {name for name, _ in layer.named_children()} == _LAYER
+        and attention in (_ATTENTION, _ATTENTION | {"q_norm", "k_norm"})
+        and {name for name, _ in layer.mlp.named_children()} == _MLP
+        and layer.self_attn.o_proj.bias is None
+        and layer.mlp.down_proj.bias is None
+        and layer.mlp.gate_proj.bias is None
+    )
+
+
+def _norm(module: Any) -> Norm:
+    return Norm(module.weight, module.variance_epsilon)
+
+
+def _join(modules: Sequence[Any], name: str) -> torch.Tensor:
+    """The modules' parameters in one tensor, of which they become views: no memory is spent twice."""
+    parts = [getattr(module, name) for module in modules]
+    joined = torch.cat(parts)
+    for module, view in zip(modules, joined.split([len(part) for part in parts]), strict=True):
+        setattr(module, name, nn.Parameter(view, requires_grad=False))
+    return joined
