@@ -19,19 +19,18 @@ class MullApp(App[None]):
     """Themes, the palette and the way out; everything else is the chat screen's."""
 
     TITLE = "mull"
+    DEFAULT_MODE = "chat"
 
     def __init__(self, services: Services) -> None:
         super().__init__()
         self._services = services
         self.chat = ChatScreen(services)
+        self.add_mode("chat", lambda: self.chat)
         for theme in OWN:
             self.register_theme(theme)
         wanted = services.settings.theme or DEFAULT
         known = wanted if wanted in self.available_themes else f"mull-{wanted}"
         self.theme = known if known in self.available_themes else DEFAULT
-
-    def get_default_screen(self) -> Screen[None]:
-        return self.chat
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return semantic_defaults(self.current_theme)

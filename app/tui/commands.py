@@ -36,8 +36,11 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     # Writing
-    Command("send", "Send", "send the prompt", ("enter",), "prompt"),
-    Command("newline", "New line", "start a new line", ("ctrl+j", "shift+enter", "alt+enter"), "prompt"),
+    Command("send", "Send", "send the prompt", ("enter",), "prompt", priority=True),
+    Command(
+        "newline", "New line", "start a new line",
+        ("ctrl+j", "shift+enter", "alt+enter"), "prompt", priority=True,
+    ),
     Command("older", "Older prompt", "on the first line: recall what was sent before", ("up",), "prompt"),
     Command("newer", "Newer prompt", "on the last line: back towards the present", ("down",), "prompt"),
     # Effort

@@ -38,7 +38,7 @@ def label(key: str) -> str:
     """A key as people write it: `ctrl+t` is `^T`, `f3` is `F3`."""
     *modifiers, name = key.split("+")
     name = _LABELS.get(name, name)
-    if modifiers == ["ctrl"] and len(name) == 1:
+    if modifiers == ["ctrl"] and len(name) == 1 and name.isalpha():
         return f"^{name.upper()}"
     if _is_function_key(name):
         name = name.upper()

@@ -75,12 +75,17 @@ class LiveAnswer:
             return
         if delta.phase == "thinking" and self._thinking_since is None:
             self._thinking_since = self._clock()
+        elif delta.phase == "answer" and self.thinking:
+            self.view.thinking.seconds = self._elapsed()
         self.view.write(delta.phase, delta.text, delta.tokens)
 
     async def flush(self) -> bool:
         """Draw what has arrived; returns whether anything had."""
-        since = self._thinking_since
-        return await self.view.flush(0.0 if since is None else self._clock() - since)
+        return await self.view.flush(self._elapsed())
+
+    def _elapsed(self) -> float:
+        """Seconds of thinking so far."""
+        return 0.0 if self._thinking_since is None else self._clock() - self._thinking_since
 
     def change_budget(self, direction: int, effort: Effort) -> More | None:
         """The control that moves the running budget a step; None where nothing but the context limits it."""

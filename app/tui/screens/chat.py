@@ -67,17 +67,17 @@ HINTS_TRANSCRIPT = (
 NEXT_VIEW: dict[ShowThinking, ShowThinking] = {"hidden": "line", "line": "full", "full": "hidden"}
 
 
+_WIDTHS = [(0, "-narrow"), (80, "-normal"), (120, "-wide")]
+_HEIGHTS = [(0, "-low"), (16, "-high")]
+
+
 class ChatScreen(Screen[None]):
     """The conversation, the dial, the meter."""
 
     CSS_PATH = "chat.tcss"
     BINDINGS = bindings("anywhere")
-    HORIZONTAL_BREAKPOINTS = [
-        (0, "-narrow"),
-        (80, "-normal"),
-        (120, "-wide"),
-    ]
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = _WIDTHS
+    VERTICAL_BREAKPOINTS = _HEIGHTS
     AUTO_FOCUS = "Prompt"
 
     top = query_one(TopBar)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
@@ -21,6 +21,8 @@ TITLES: dict[Where, str] = {
     "transcript": "In the transcript (esc on an empty prompt)",
 }
 
+_WIDTHS = [(0, "-narrow"), (64, "-normal")]
+
 
 class HelpScreen(ModalScreen[None]):
     """Closed by esc, q, ? or F1."""
@@ -31,6 +33,7 @@ class HelpScreen(ModalScreen[None]):
         Binding("j,down", "scroll(1)", show=False),
         Binding("k,up", "scroll(-1)", show=False),
     ]
+    HORIZONTAL_BREAKPOINTS = _WIDTHS
     AUTO_FOCUS = "#help"
 
     def compose(self) -> ComposeResult:
@@ -40,9 +43,9 @@ class HelpScreen(ModalScreen[None]):
             for where, title in TITLES.items():
                 commands = [command for command in COMMANDS if command.where == where and command.keys]
                 yield Static(Content(title), classes="title")
-                yield from (_row(labels(command), command.help) for command in commands)
+                yield from (HelpRow(labels(command), command.help) for command in commands)
             yield Static(Content("Commands"), classes="title")
-            yield from (_row(command.usage, command.help) for command in COMMANDS if command.slash)
+            yield from (HelpRow(command.usage, command.help) for command in COMMANDS if command.slash)
             yield Static(Content("Figures"), classes="title")
             yield Static(Content(figures.LEGEND), classes="legend")
 
@@ -50,26 +53,8 @@ class HelpScreen(ModalScreen[None]):
         self.query_one("#help").scroll_relative(y=lines, animate=False)
 
 
-def _row(left: str, right: str) -> HelpRow:
-    return HelpRow(left, right)
-
-
-class HelpRow(Static):
+class HelpRow(Horizontal):
     """A key or a command, and what it does."""
 
-    LEFT = 24
-
     def __init__(self, left: str, right: str) -> None:
-        super().__init__()
-        self._left, self._right = left, right
-
-    def render(self) -> Content:
-        """Side by side where there is room, else one below the other."""
-        if self.size.width < 56:
-            return Content.assemble((self._left, "bold"), "\n  ", (self._right, "$mull-muted"))
-        room = self.size.width - self.LEFT
-        lines = Content(self._right).wrap(room)
-        left = [self._left.ljust(self.LEFT), *[" " * self.LEFT] * len(lines)]
-        return Content("\n").join(
-            Content.assemble((start, "bold"), line) for start, line in zip(left, lines, strict=False)
-        )
+        super().__init__(Static(Content(left), classes="key"), Static(Content(right)))

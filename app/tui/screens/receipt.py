@@ -8,7 +8,7 @@ from typing import ClassVar
 import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
@@ -18,9 +18,9 @@ from app.sanitise import clean_line
 from engine.protocol import Answer, Quantity, TokenCounts
 
 SECTIONS = ("time", "compute", "speed", "memory", "energy", "cost")
-_WORDS = {"itl": "between tokens", "kv": "KV", "mbu": "MBU", "mfu": "MFU", "co2": "CO2"}
-NARROW = 64
-"""Columns below which how a quantity was obtained stands on a line of its own."""
+_WORDS = {"itl": "between tokens", "kv": "KV", "mbu": "MBU", "mfu": "MFU", "co2": "CO2", "flops": "FLOP"}
+
+_WIDTHS = [(0, "-narrow"), (64, "-normal")]
 
 
 class ReceiptScreen(ModalScreen[None]):
@@ -32,6 +32,7 @@ class ReceiptScreen(ModalScreen[None]):
         Binding("j,down", "scroll(1)", show=False),
         Binding("k,up", "scroll(-1)", show=False),
     ]
+    HORIZONTAL_BREAKPOINTS = _WIDTHS
     AUTO_FOCUS = "#receipt"
 
     def __init__(self, answer: Answer) -> None:
@@ -79,41 +80,23 @@ def quantities(part: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, Qu
             yield from quantities(value, f"{words(field)}, ")
 
 
-class PlainRow(Static):
-    """A name and a value."""
-
-    LABEL = 24
+class PlainRow(Horizontal):
+    """A name and what it is."""
 
     def __init__(self, label: str, value: str) -> None:
-        super().__init__(Content.assemble((label.ljust(self.LABEL), "$mull-muted"), value))
+        super().__init__(Static(Content(label), classes="label"), Static(Content(value)))
 
 
-class QuantityRow(Static):
-    """A quantity: name, value with its mark, and how it was obtained or why it is not known."""
+class QuantityRow(Horizontal):
+    """A quantity's name, its value with its mark, and how it was obtained or why it is not known."""
 
-    LABEL = 24
-    VALUE = 15
-
-    def __init__(self, name: str, quantity: Quantity) -> None:
-        super().__init__()
-        self._label = name
-        self._quantity = quantity
-
-    def render(self) -> Content:
-        """In columns where there is room, else the explanation below."""
-        quantity = self._quantity
-        name = Content.styled(self._label.ljust(self.LABEL), "$mull-muted")
-        value = Content.styled(
-            figures.quantity(quantity).ljust(self.VALUE), "$mull-muted" if quantity.value is None else "bold"
+    def __init__(self, label: str, quantity: Quantity) -> None:
+        super().__init__(
+            Static(Content(label), classes="label"),
+            Static(Content(figures.quantity(quantity)), classes="value"),
+            Static(Content(explanation(quantity)), classes="told"),
         )
-        told = explanation(quantity)
-        if self.size.width < NARROW:
-            return Content.assemble(name, value, ("\n  " + told if told else "", "$mull-muted"))
-        room = max(8, self.size.width - self.LABEL - self.VALUE)
-        lines = Content.styled(told, "$mull-muted").wrap(room)
-        indent = Content(" " * (self.LABEL + self.VALUE))
-        heads = [Content.assemble(name, value), *[indent] * len(lines)]
-        return Content("\n").join(head + line for head, line in zip(heads, lines, strict=False))
+        self.set_class(quantity.value is None, "-unknown")
 
 
 def explanation(quantity: Quantity) -> str:

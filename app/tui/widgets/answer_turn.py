@@ -28,7 +28,7 @@ class AnswerTurn(Vertical):
 
     DEFAULT_CSS = """
     AnswerTurn {
-        height: auto; width: 1fr; margin: 0 0 1 0; padding: 0 1 0 2;
+        height: auto; width: 1fr; margin: 0 0 1 0; padding: 0 1; border-left: blank;
         & > #wait { height: 1; display: none; color: $mull-muted; }
         &.-waiting > #wait { display: block; }
         & > #notice { height: auto; display: none; color: $warning; }

@@ -17,7 +17,7 @@ class CompletionList(OptionList, can_focus=False):
         height: auto; max-height: 8; display: none; border: none; padding: 0 1; margin: 0 1;
         background: $panel; color: $foreground; scrollbar-size-vertical: 1;
         & > .option-list--option { padding: 0 1; }
-        & > .option-list--option-highlighted { background: $primary; color: $background; text-style: bold; }
+        & > .option-list--option-highlighted { background: $mull-rule; color: $foreground; text-style: bold; }
         &.-open { display: block; }
     }
     """

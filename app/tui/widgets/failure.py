@@ -17,6 +17,7 @@ class Failure(Static):
         border-left: outer $error; color: $foreground;
     }
     Failure.-shown { display: block; }
+    Failure.-loading { margin: 1 2 0 2; max-width: 78; }
     """
 
     def show(self, message: str, hint: str) -> None:
@@ -24,6 +25,6 @@ class Failure(Static):
         lines: list[str | tuple[str, str]] = [("✗ ", "bold $error"), clean(message)]
         if hint:
             lines.append((f"\n→ {clean(hint)}", ""))
-        lines.append(("\n/retry tries again; nothing of the conversation is lost", "$mull-muted"))
+        lines.append(("\n/retry tries again; the conversation is kept", "$mull-muted"))
         self.add_class("-shown")
         self.update(Content.assemble(*lines))

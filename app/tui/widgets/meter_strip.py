@@ -16,11 +16,12 @@ SPARK = 12
 
 
 class MeterStrip(Vertical):
-    """Speed, context, memory; then compute by phase and the next token's cost."""
+    """Speed, context, memory; then compute by phase and the next token's cost. Hidden until there is a sample."""
 
     DEFAULT_CSS = """
     MeterStrip {
-        height: 2; padding: 0 1; background: $surface; color: $mull-muted;
+        height: 2; padding: 0 1; background: $surface; color: $mull-muted; display: none;
+        &.-metered { display: block; }
         & > Horizontal { height: 1; }
         & Static { height: 1; width: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
         & #rate { width: auto; color: $foreground; text-style: bold; }
@@ -57,18 +58,21 @@ class MeterStrip(Vertical):
     def watch_sample(self) -> None:
         if not self.is_mounted:
             return
+        self.set_class(self.sample is not None, "-metered")
         self.query_one("#rate", Static).update(Content(readings.speed(self.sample)))
         self.query_one("#first", Static).update(self._short() if self.has_class("-short") else self._first())
         self.query_one("#second", Static).update(self._second())
 
     def _short(self) -> Content:
-        return Content(f"context left {readings.context_left(self.sample)} · {self._used()}")
+        return _labelled(("context left", readings.context_left(self.sample)), ("memory", self._used()))
 
     def _first(self) -> Content:
-        return _labelled(
-            ("prefill", readings.prefill_speed(self.sample)),
-            ("context", readings.context(self.sample)),
-            ("memory", self._memory()),
+        prefill = ("prefill", readings.prefill_speed(self.sample))
+        context = ("context", readings.context(self.sample))
+        return self._fitting(
+            len(readings.speed(self.sample)) + SPARK + 4,
+            _labelled(prefill, context, ("memory", self._used() + self._kinds())),
+            _labelled(prefill, context, ("memory", self._used())),
         )
 
     def _second(self) -> Content:
@@ -78,18 +82,26 @@ class MeterStrip(Vertical):
         if sample is not None:
             spent = (sample.flops_prefill, sample.flops_thinking, sample.flops_answer)
             phases = [figures.amount(value, "FLOP") for value in spent]
-        return _labelled(
-            ("prefill", phases[0]),
-            ("think", phases[1]),
-            ("answer", phases[2]),
-            ("next token", figures.UNKNOWN if sample is None else f"{arithmetic}, {moved}, {roofline}"),
+        compute = (("prefill", phases[0]), ("think", phases[1]), ("answer", phases[2]))
+        if sample is None:
+            return _labelled(*compute, ("next token", figures.UNKNOWN))
+        return self._fitting(
+            0,
+            _labelled(*compute, ("next token", f"{arithmetic}  {moved}  {roofline}")),
+            _labelled(*compute, ("next", f"{arithmetic} {roofline}")),
+            _labelled(*compute, ("next", arithmetic)),
         )
 
-    def _memory(self) -> str:
+    def _fitting(self, taken: int, *lines: Content) -> Content:
+        """The first of these that fits beside what takes some of the width, else the shortest."""
+        room = self.size.width - 2 - taken
+        return next((line for line in lines if line.cell_length <= room), lines[-1])
+
+    def _kinds(self) -> str:
         if self.sample is None:
-            return figures.UNKNOWN
+            return ""
         share = readings.memory(self.sample)
-        return f"{self._used()} ({figures.size(share.weights)} weights, {figures.size(share.kv)} KV)"
+        return f" (weights {figures.size(share.weights)}, KV {figures.size(share.kv)})"
 
     def _used(self) -> str:
         if self.sample is None:

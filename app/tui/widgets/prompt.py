@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from textual import events
 from textual.binding import Binding, BindingType
 from textual.widgets import TextArea
 
@@ -61,11 +60,6 @@ class Prompt(TextArea):
         """Write this instead, the cursor at its end."""
         self.text = text
         self.move_cursor(self.document.end)
-
-    async def _on_key(self, event: events.Key) -> None:
-        if event.key in ("enter", "ctrl+j", "shift+enter", "alt+enter"):
-            return  # bindings
-        await super()._on_key(event)
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         event.stop()

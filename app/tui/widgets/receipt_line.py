@@ -17,12 +17,21 @@ class ReceiptLine(Static):
     ReceiptLine.-shown { display: block; }
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._text = ""
+
+    def render(self) -> Content:
+        """Lines after the first are indented below its text."""
+        room = max(1, self.size.width - 2)
+        return Content("└ ") + Content("\n  ").join(Content(self._text).wrap(room))
+
     def show(self, answer: Answer, place: tuple[int, int]) -> None:
         """Show the cost of this answer; `place` is its number among its siblings and how many there are."""
-        self.add_class("-shown")
-        self.update(Content.assemble("⎿ ", figures.receipt_line(answer, place)))
+        self.say(figures.receipt_line(answer, place))
 
-    def say(self, what: str) -> None:
-        """There is no receipt: say how the answer ended."""
+    def say(self, text: str) -> None:
+        """Show this, as where an answer has no receipt."""
+        self._text = text
         self.add_class("-shown")
-        self.update(Content.assemble("⎿ ", what))
+        self.refresh(layout=True)

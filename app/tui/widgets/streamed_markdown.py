@@ -40,6 +40,8 @@ class StreamedMarkdown(Vertical):
     DEFAULT_CSS = """
     StreamedMarkdown { height: auto; width: 1fr; }
     StreamedMarkdown > Markdown { padding: 0; margin: 0; }
+    StreamedMarkdown MarkdownFence { background: $surface; margin: 0 0 1 0; }
+    StreamedMarkdown MarkdownFence > Label { padding: 0 2; }
     StreamedMarkdown > #tail { height: auto; width: 1fr; display: none; }
     StreamedMarkdown > #tail.-shown { display: block; }
     StreamedMarkdown > #tail.-code { color: $mull-code; background: $surface; padding: 0 2; margin: 0; }

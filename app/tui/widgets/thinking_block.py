@@ -18,7 +18,9 @@ from app.tui.messages import ThoughtsToggled
 LINE_PREVIEW = 3
 """Lines of the latest thoughts that the one-line view shows while they come."""
 PREVIEW_CHARACTERS = 400
-BAR_WIDTH = 16
+BAR_WIDTH = 20
+WIDE = 60
+"""Columns from which the key that ends the thinking is explained."""
 
 
 class ThinkingBlock(Vertical):
@@ -99,16 +101,26 @@ class ThinkingBlock(Vertical):
             cost = f" for {figures.count(self.tokens)} tokens · {time}" if self._counted else ""
             return Content.styled(f"{'▾' if opened else '▸'} Thought{cost}", "$mull-muted")
         used = figures.count(self.tokens)
-        parts: list[Content | str | tuple[str, str]] = [("▾ Thinking", "bold $mull-effort"), "  "]
-        narrow = self.size.width < 56
-        if self.limit is None:
-            parts.append(f"{used} tok")
-        else:
-            parts += [f"{used}/{figures.count(self.limit)}  "]
-            parts.append(progress(self.tokens / max(1, self.limit), BAR_WIDTH // 2 if narrow else BAR_WIDTH))
-        parts += [(f"  {time}", "$mull-muted")]
-        parts.append(("  ^T", "bold") if narrow else ("   ^T answer now", "$mull-muted"))
-        return Content.assemble(*parts)
+        count = f"{used} tok" if self.limit is None else f"{used}/{figures.count(self.limit)}"
+        bar = (
+            Content("")
+            if self.limit is None
+            else progress(self.tokens / max(1, self.limit), self._bar_width())
+        )
+        hint = "^T answer now" if self.size.width >= WIDE else "^T"
+        return Content("  ").join(
+            [
+                Content.styled("▾ Thinking", "bold $mull-effort"),
+                Content(count),
+                *([bar] if bar else []),
+                Content.styled(time, "$mull-muted"),
+                Content.styled(hint, "$mull-muted"),
+            ]
+        )
+
+    def _bar_width(self) -> int:
+        """As long as there is room for, within reason."""
+        return max(4, min(BAR_WIDTH, self.size.width - 36))
 
     def _visible(self) -> str:
         text = self._text.strip("\n")

@@ -66,7 +66,11 @@ class TopBar(Horizontal):
     def _model_text(self) -> Content:
         if self.model is None:
             return Content.assemble(("mull", "bold $mull-effort"), "  ", (short_name(self.wanted), "bold"))
-        details = [clean_line(self.model.dtype), clean_line(self.model.profile or self.model.device)]
+        profile = clean_line(self.model.profile or self.model.device)
+        if self.model.simulated:
+            profile += " (simulated)"
+        details = [f"{_short_count(self.model.parameters)} parameters"] if self.size.width >= 60 else []
+        details += [clean_line(self.model.dtype), profile]
         return Content.assemble(
             ("mull", "bold $mull-effort"), "  ", (short_name(self.model.name), "bold"),
             (" · " + " · ".join(details), "$mull-muted"),
@@ -82,6 +86,14 @@ class TopBar(Horizontal):
                 parts += [" ", bars.progress(loading.done / loading.total, BAR_WIDTH)]
             parts += [f" {figures.size(loading.done)} / {figures.size(loading.total)}"]
         return Content.assemble(*parts)
+
+
+def _short_count(parameters: int) -> str:
+    """A model's size: `6.4 M`, `4 B`."""
+    for unit, factor in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if parameters >= factor:
+            return f"{parameters / factor:.3g} {unit}"
+    return str(parameters)
 
 
 def short_name(model: str) -> str:

@@ -19,8 +19,10 @@ class Transcript(VerticalScroll):
     DEFAULT_CSS = """
     Transcript {
         height: 1fr; width: 1fr; padding: 0 1; layout: stream; scrollbar-size-vertical: 1;
+        align: left bottom;
+        &.-empty { layout: vertical; align: center middle; }
         &:focus { background-tint: transparent; }
-        & > .turn.-selected { background: $surface; }
+        & > .turn.-selected { background: $surface; border-left: thick $mull-effort; }
     }
     """
 
@@ -32,9 +34,6 @@ class Transcript(VerticalScroll):
     def __init__(self) -> None:
         super().__init__()
         self._followed = True
-
-    def on_mount(self) -> None:
-        self.anchor()
 
     @property
     def turns(self) -> list[UserTurn | AnswerTurn]:
@@ -50,12 +49,15 @@ class Transcript(VerticalScroll):
         self.selected = None
         await self.remove_children()
         await self.mount_all(content)
-        self.anchor()
+        empty = not self.turns
+        self.set_class(empty, "-empty")
+        self.anchor(not empty)
 
     async def add(self, *content: Widget) -> None:
         """Show this below the rest, and follow it."""
         await self.mount_all(content)
-        self.anchor()
+        self.set_class(not self.turns, "-empty")
+        self.anchor(bool(self.turns))
 
     def turn(self, turn_id: str) -> UserTurn | AnswerTurn | None:
         """The widget of this turn, if it is shown."""

@@ -18,7 +18,10 @@ ABOUT_TINY = (
     "This is mull's demonstration model: a few million parameters that came with the program. "
     "It works out arithmetic, little stories and puzzles step by step, and little else."
 )
+BRIEF_TINY = "does arithmetic and puzzles"
 ABOUT_OTHER = "Runs on this machine. Set how much it may think with shift+tab; each answer says what it cost."
+LOW = 16
+"""Lines of a terminal below which the text is brief."""
 REAL_MODEL = "mull --model PATH|REPO"
 
 
@@ -26,25 +29,29 @@ class StarterLine(Static):
     """One prompt that can be chosen."""
 
     DEFAULT_CSS = """
-    StarterLine { height: auto; width: 1fr; padding: 0 1; pointer: pointer; }
+    StarterLine { height: auto; width: 1fr; border-left: blank; pointer: pointer; }
     StarterLine:hover { background: $panel; }
-    StarterLine.-chosen { background: $panel; border-left: outer $mull-effort; padding: 0; }
+    StarterLine.-chosen { background: $panel; border-left: thick $mull-effort; }
     """
 
     def __init__(self, number: int, starter: Starter) -> None:
-        super().__init__(
-            Content.assemble(
-                (f"{number}  ", "bold $mull-effort"),
-                (starter.title, "bold"),
-                (f"  {starter.hint}" if starter.hint else "", "$mull-muted"),
-                f"\n   {starter.prompt}",
-            )
-        )
+        super().__init__()
+        self._number = number
         self.starter = starter
 
     def on_click(self, event: Click) -> None:
         event.stop()
         self.post_message(StarterChosen(self.starter.prompt))
+
+    def render(self) -> Content:
+        """Its title, what it shows, and the prompt; in a low terminal the prompt alone."""
+        number = (f"{self._number}  ", "bold $mull-effort")
+        if self.has_class("-brief"):
+            return Content.assemble(number, self.starter.prompt).truncate(self.size.width, ellipsis=True)
+        hint = f"  {self.starter.hint}" if self.starter.hint else ""
+        return Content.assemble(
+            number, (self.starter.title, "bold"), (hint, "$mull-muted"), f"\n   {self.starter.prompt}"
+        )
 
 
 class Welcome(Vertical):
@@ -57,6 +64,8 @@ class Welcome(Vertical):
         & > StarterLine { margin: 0 0 1 0; }
         & > #about { margin: 0 0 1 0; }
         & > #real { color: $mull-muted; }
+        &.-brief { padding: 0; }
+        &.-brief > StarterLine, &.-brief > #about { margin: 0; height: 1; }
     }
     """
 
