@@ -22,16 +22,15 @@ def locate(model: str) -> Path:
     """
     if model in BUNDLED:
         return _bundled(model)
-    path = Path(model).expanduser()
     try:
+        path = Path(model).expanduser()
         if path.is_dir():
             return _folder(path)
         if path.is_file():
-            raise ModelError(
-                f"{model} is a file, not a model folder", "name the folder that holds config.json"
-            )
-    except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
-        raise ModelError(f"{model[:80]!r} is not a usable path: {error}") from error
+            raise ModelError(f"{model} is a file, not a model folder", "name the folder with config.json")
+    except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown home, with a NUL in it
+        cause = getattr(error, "strerror", None) or str(error)
+        raise ModelError(f"{model[:80]!r} is not a usable path: {cause}", "check the spelling") from error
     if _REPOSITORY.fullmatch(model):
         return _cached_repository(model)
     raise ModelError(
