@@ -100,9 +100,11 @@ def root(ctx: click.Context, resume: str | None, **flags: str | bool | None) -> 
     runs, and each answer shows what it cost.
     """
     if ctx.invoked_subcommand is None:
+        if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
+            raise CommandError("the chat needs a terminal", "in a pipe, use: mull ask -")
         from app.tui.app import run
 
-        run(resume=resume, **flags)
+        run(flags, resume)
     elif given := [f"--{name}" for name, value in {"resume": resume, **flags}.items() if value is not None]:
         raise click.UsageError(
             f"{given[0]} belongs after the command: mull {ctx.invoked_subcommand} {given[0]}", ctx

@@ -30,7 +30,7 @@ def session(make_answer: Callable[..., Answer]) -> Session:
     recorder.event(first, Finished(answer=make_answer("first answer")))
     recorder.go(first.parent)
     second = recorder.answer_turn(recorder.request(ModelSpec()))
-    thinking = "</details> and ```` a fence"
+    thinking = "</details>\n````\nstill thinking"
     recorder.event(second, Finished(answer=make_answer("```python\nprint(1)", thinking, finish="length")))
     recorder.user_turn("And then?")
     third = recorder.answer_turn(recorder.request(ModelSpec()))
@@ -65,7 +65,7 @@ def test_the_markdown_export_has_the_latest_path_with_thinking_and_receipt(sessi
 def test_an_open_fence_and_html_in_the_text_do_not_swallow_what_follows(session: Session) -> None:
     tokens = MarkdownIt("commonmark").parse(export.render(session, "md"))
     fences = [token.content for token in tokens if token.type == "fence"]
-    assert fences == ["</details> and ```` a fence\n", "print(1)\n"]
+    assert fences == ["</details>\n````\nstill thinking\n", "print(1)\n"]
     headings = [
         after.content
         for token, after in pairwise(tokens)
