@@ -75,12 +75,16 @@ class _Link:
         self._pump: asyncio.Task[None] | None = None
         self.alive = True
 
-    async def greet(self, keep_alive_s: float | None) -> Welcome:
-        """Exchange Hello and Welcome, and begin to listen."""
-        await self.send(Hello(build_id(), keep_alive_s))
-        frame = await read_engine_frame(self._reader)
+    async def greet(self, keep_alive_s: float | None) -> Welcome | None:
+        """Exchange Hello and Welcome, and begin to listen; None from an engine that is just leaving."""
+        try:
+            await self.send(Hello(build_id(), keep_alive_s))
+            frame = await read_engine_frame(self._reader)
+        except (EngineGone, FrameError):
+            frame = None
         if not isinstance(frame, Welcome):
-            raise EngineGone("the process at the engine's socket does not speak its protocol")
+            await self.close()
+            return None
         self._pump = asyncio.create_task(self._listen())
         return frame
 
@@ -247,6 +251,8 @@ class ResidentEngine:
             raise EngineGone(f"the engine's socket cannot be used: {error.strerror or error}") from error
         link = _Link(reader, writer)
         welcome = await link.greet(self._keep_alive_s)
+        if welcome is None:
+            return None
         if welcome.build == build_id():
             return link
         with contextlib.suppress(EngineGone):

@@ -1,4 +1,4 @@
-"""Decoding against transformers' `generate`: python tests/benchmarks/decode_vs_generate.py MODEL [--threads N].
+"""Decoding against transformers' `generate`: python tests/benchmarks/decode_vs_generate.py MODEL.
 
 Greedy, batch 1, one process, alternating runs of the same prompt; both must write the same ids.
 """

@@ -35,13 +35,13 @@ class Home:
     def socket(self) -> Path:
         return self.runtime / "mull" / "engine.sock"
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start `mull` with pipes for all three streams, in a folder that holds nothing."""
+    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+        """Start `mull` with pipes for its output, in a folder that holds nothing."""
         return subprocess.Popen(
             [MULL, *arguments],
             env=self.environment,
             cwd=self.folder,
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -49,7 +49,7 @@ class Home:
 
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run `mull` to its end."""
-        process = self.start(*arguments)
+        process = self.start(*arguments, stdin=subprocess.PIPE)
         try:
             out, err = process.communicate(stdin, timeout=120)
         except subprocess.TimeoutExpired:
