@@ -10,6 +10,8 @@ _SHADES = "█▓▒░"
 def progress(fraction: float, width: int) -> Content:
     """How far something has come: heavy for done, light for left."""
     done = round(max(0.0, min(1.0, fraction)) * width)
+    if fraction > 0:
+        done = max(done, 1)
     return Content.assemble(("━" * done, "$mull-effort"), ("─" * (width - done), "$mull-rule"))
 
 

@@ -16,7 +16,7 @@ SPARK = 12
 
 
 class MeterStrip(Vertical):
-    """Speed, context, memory; then compute by phase and the next token's cost. Hidden until there is a sample."""
+    """Speed, context, memory; compute by phase and the next token's cost. Hidden until it is metered."""
 
     DEFAULT_CSS = """
     MeterStrip {

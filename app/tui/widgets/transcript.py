@@ -22,7 +22,7 @@ class Transcript(VerticalScroll):
         align: left bottom;
         &.-empty { layout: vertical; align: center middle; }
         &:focus { background-tint: transparent; }
-        & > .turn.-selected { background: $surface; border-left: thick $mull-effort; }
+        & > .turn.-selected { background: $surface; border-left: outer $mull-effort; }
     }
     """
 

@@ -31,7 +31,7 @@ class StarterLine(Static):
     DEFAULT_CSS = """
     StarterLine { height: auto; width: 1fr; border-left: blank; pointer: pointer; }
     StarterLine:hover { background: $panel; }
-    StarterLine.-chosen { background: $panel; border-left: thick $mull-effort; }
+    StarterLine.-chosen { background: $panel; border-left: outer $mull-effort; }
     """
 
     def __init__(self, number: int, starter: Starter) -> None:
@@ -77,11 +77,25 @@ class Welcome(Vertical):
         self._model = model
         self._starters = starters
 
+    def on_mount(self) -> None:
+        self._fit()
+
+    def on_resize(self) -> None:
+        self._fit()
+
+    def _fit(self) -> None:
+        """In a low terminal everything is told in a line each."""
+        brief = self.app.size.height < LOW
+        for widget in (self, *self.query(StarterLine)):
+            widget.set_class(brief, "-brief")
+        about = ABOUT_OTHER
+        if self._model == DEMONSTRATION_MODEL:
+            about = BRIEF_TINY if brief else ABOUT_TINY
+        name = (clean_line(self._model), "bold $mull-effort")
+        self.query_one("#about", Static).update(Content.assemble(name, "  ", about))
+
     def compose(self) -> ComposeResult:
-        about = ABOUT_TINY if self._model == DEMONSTRATION_MODEL else ABOUT_OTHER
-        yield Static(
-            Content.assemble((clean_line(self._model), "bold $mull-effort"), "  ", about), id="about"
-        )
+        yield Static(id="about")
         for number, starter in enumerate(self._starters, 1):
             yield StarterLine(number, starter)
         yield Static(
@@ -106,6 +120,6 @@ class Welcome(Vertical):
 
     def prompt_at(self, index: int | None) -> str | None:
         """The prompt with this index, or None."""
-        return (
-            self._starters[index].prompt if index is not None and 0 <= index < len(self._starters) else None
-        )
+        if index is None or not 0 <= index < len(self._starters):
+            return None
+        return self._starters[index].prompt
