@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import torch
 
+from engine.load.errors import ModelError
 from engine.nn.fused import FusedDecoder
-from engine.runtime.pages import PAGE, PagePool
+from engine.runtime.pages import PagePool
 from engine.runtime.runner import Forward, StockForward
 from engine.runtime.step import Step
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest difference of two logits, in units of their standard deviation."""
 
-_PROMPT = 6
+_PROMPT, _TOKEN = (5, 12, 19, 26, 1, 8), 3
+
+_NOT_PAGED = "use a decoder-only model with ordinary attention, such as Llama, Qwen3, Mistral or Gemma"
 
 
 class _Recording(Step):
@@ -29,15 +32,27 @@ class _Recording(Step):
 
 @torch.inference_mode()
 def fastest_forward(model: object, stock: StockForward, pool: PagePool, context: int) -> Forward:
-    """The fused forward where the model is built so and the logits agree, else transformers' own."""
-    table = pool.allocate(-(-(_PROMPT + 1) // PAGE))
+    """The fused forward where the model is built so and the logits agree, else transformers' own.
+
+    Raises ModelError where a layer does not go through our attention.
+    """
+    length = len(_PROMPT)
+    table = pool.allocate(1)
     try:
-        recording = _Recording(pool, table, _PROMPT, 1)
-        expected = _two_forwards(stock, Step(pool, table, 0, _PROMPT), recording)
-        windows = [recording.windows[layer] for layer in sorted(recording.windows)]
+        recording = _Recording(pool, table, length, 1)
+        try:
+            expected = _two_forwards(stock, Step(pool, table, 0, length), recording)
+        except Exception as error:  # modelling code that was not made for another attention fails as it likes
+            raise ModelError(f"{type(model).__name__} cannot run over pages: {error}", _NOT_PAGED) from error
+        if recording.windows.keys() != set(range(len(pool.keys))):
+            raise ModelError(
+                f"{type(model).__name__} does not keep keys and values of its own in each layer",
+                _NOT_PAGED,
+            )
+        windows = [recording.windows[layer] for layer in range(len(pool.keys))]
         try:
             fused = FusedDecoder(model, windows, context)
-            found = _two_forwards(fused, Step(pool, table, 0, _PROMPT), Step(pool, table, _PROMPT, 1))
+            found = _two_forwards(fused, Step(pool, table, 0, length), Step(pool, table, length, 1))
         except (ValueError, AttributeError, RuntimeError):  # built otherwise, in name or in shape
             return stock
         difference = (found - expected).abs().max() / expected.std()
@@ -48,5 +63,5 @@ def fastest_forward(model: object, stock: StockForward, pool: PagePool, context:
 
 def _two_forwards(forward: Forward, prompt: Step, token: Step) -> torch.Tensor:
     """Logits after a short prompt and after one token more, [2, vocabulary], in float32."""
-    rows = [forward([7 * i + 5 for i in range(_PROMPT)], prompt, True), forward([3], token, True)]
+    rows = [forward(_PROMPT, prompt, True), forward([_TOKEN], token, True)]
     return torch.stack([row for row in rows if row is not None]).float()

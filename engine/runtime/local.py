@@ -70,6 +70,7 @@ class LocalBackend:
             "transformers": transformers.__version__,
         }
         self.runner = runner
+        self._closed = False
         # torch keeps the number of threads per thread that starts them.
         self._thread = ThreadPoolExecutor(1, "engine", lambda: torch.set_num_threads(info.threads))
 
@@ -87,7 +88,8 @@ class LocalBackend:
         try:
             await self._run(lambda job: self._prefill(job, sequence, ids, lease, on_progress))
         except BaseException:
-            self._thread.submit(sequence.release)
+            if not self._closed:
+                self._thread.submit(sequence.release)
             raise
         return sequence
 
@@ -125,8 +127,9 @@ class LocalBackend:
         await self._run(lambda job: self._force(job, sequence, phase, ids))
 
     async def cancel(self, node: Node) -> None:
-        """Release the node's pages; idempotent."""
-        await self._run(lambda _: cast(sequences.Sequence, node).release())
+        """Release the node's pages; idempotent. With the backend closed they are gone already."""
+        if not self._closed:
+            await self._run(lambda _: cast(sequences.Sequence, node).release())
 
     def memory(self) -> MemoryUse:
         """Bytes in use now; of the pool, a CPU has committed the pages that were ever handed out."""
@@ -144,7 +147,8 @@ class LocalBackend:
         )
 
     def close(self) -> None:
-        """Let what runs come to its end, then let go of model and pages."""
+        """Cancel what runs, then let go of model and pages."""
+        self._closed = True
         self._thread.shutdown(wait=True, cancel_futures=True)
         del self.runner
         if self.info.device.startswith("cuda"):
@@ -174,7 +178,7 @@ class LocalBackend:
         on_progress: Callable[[int, int], None] | None,
     ) -> None:
         for begin in range(0, len(ids), CHUNK):
-            if lease.cancelled or job.abandoned:
+            if self._cancelled(job, lease):
                 return
             chunk = list(ids[begin : begin + CHUNK])
             last = begin + len(chunk) == len(ids)
@@ -222,9 +226,12 @@ class LocalBackend:
                 break
         return Extension(tuple(sampled), reason)
 
+    def _cancelled(self, job: Job, lease: Lease | None = None) -> bool:
+        return self._closed or job.abandoned or (lease is not None and lease.cancelled)
+
     def _why_end(self, job: Job, sequence: sequences.Sequence, lease: Lease) -> StopReason | None:
         """Why no further token may be sampled, if so. The lease is read anew for each token."""
-        if lease.cancelled or job.abandoned:
+        if self._cancelled(job, lease):
             return "cancelled"
         if lease.ended:
             return "ended"
@@ -233,9 +240,10 @@ class LocalBackend:
         return "context" if len(sequence.ids) >= self.info.context else None
 
     def _force(self, job: Job, sequence: sequences.Sequence, phase: Phase, ids: Sequence[int]) -> None:
-        self._forward_pending(sequence)
+        if not self._cancelled(job):
+            self._forward_pending(sequence)
         for begin in range(0, len(ids), CHUNK):
-            if job.abandoned:
+            if self._cancelled(job):
                 return
             sequence.ids += ids[begin : begin + CHUNK]
             self._forward(sequence, "force", "forced", phase)

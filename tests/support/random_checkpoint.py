@@ -22,6 +22,21 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
     "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": WINDOW},
 }
+"""The families whose greedy text is compared token by token."""
+
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+OTHERS: dict[str, dict[str, Any]] = {
+    "cohere2": {"sliding_window": WINDOW},
+    "exaone4": {"sliding_window": WINDOW},
+    "gpt2": {"n_embd": 64, "n_head": 4, "n_layer": 4, "n_positions": 1024, "num_key_value_heads": None},
+    "gpt_neox": {"num_key_value_heads": None},
+    "granitemoe": {"num_local_experts": 4},
+    "mixtral": {"num_local_experts": 4},
+    "olmo3": {"sliding_window": WINDOW},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "qwen2_moe": {**_EXPERTS, "shared_expert_intermediate_size": 32},
+}
+"""What further families need beyond the settings that all have."""
 
 
 def save_checkpoint(folder: Path, family: str = "qwen3", seed: int = 0, **changes: Any) -> Path:
@@ -39,7 +54,7 @@ def save_checkpoint(folder: Path, family: str = "qwen3", seed: int = 0, **change
         "pad_token_id": 0,
         "bos_token_id": 1,
         "eos_token_id": 2,
-        **FAMILIES[family],
+        **(FAMILIES.get(family) or OTHERS.get(family, {})),
         **changes,
     }
     torch.manual_seed(seed)

@@ -12,16 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from random_checkpoint import FAMILIES, WINDOW, prompt, reference
+from random_checkpoint import FAMILIES, WINDOW, prompt, reference, save_checkpoint
 
+from engine.load.errors import ModelError
+from engine.protocol import ModelSpec
+from engine.runtime.create import create
 from engine.runtime.local import LocalBackend
 from engine.runtime.pages import PAGE
 from engine.runtime.sequence import Sequence
 from engine.runtime.step import Step
+from profiles.detect import Settings, detect
+from profiles.shape import supported_families
 
 PROMPT = prompt(2 * PAGE + 2 * WINDOW + 5)
 NEW = PAGE + 6  # decoding crosses a page's border
 TOLERANCE = 2e-4
+REFUSED = {"nemotron", "stablelm"}  # their modelling code passes nothing on to another attention
 
 Load = Callable[[str], LocalBackend]
 Checkpoint = Callable[[str], Path]
@@ -119,6 +125,28 @@ def test_a_token_decoded_gets_the_logits_that_it_gets_in_a_prompt(load: Load, fa
         for token in PROMPT[PAGE + 1 :]:
             backend.runner.forward(stepwise, [token])
         assert np.abs(stepwise.logits - expected).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("family", supported_families())
+def test_every_family_whose_costs_are_known_gives_the_same_logits_or_is_refused(
+    tmp_path: Path, family: str
+) -> None:
+    folder = save_checkpoint(tmp_path, family)
+    try:
+        backend = create(ModelSpec(model=str(folder)), detect().profile, Settings("cpu", "fp32", 1))
+    except ModelError:
+        assert family in REFUSED
+        return
+    with torch.no_grad():
+        expected = reference(folder)(torch.tensor([PROMPT])).logits[0].numpy()
+    with sequence(backend) as held:
+        backend.runner.forward(held, PROMPT[:100])
+        assert np.abs(held.logits - expected[99]).max() < TOLERANCE
+        backend.runner.forward(held, PROMPT[100:-1])
+        backend.runner.forward(held, PROMPT[-1:])
+        assert np.abs(held.logits - expected[-1]).max() < TOLERANCE
+    backend.close()
+    assert family not in REFUSED
 
 
 # The comparison above is worth something only if it fails when the computation is wrong.
