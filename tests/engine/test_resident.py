@@ -1,0 +1,207 @@
+"""The resident engine and its clients: attaching, queueing, handing over, and surviving each other."""
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from engine.client import Places, ResidentEngine, resident
+from engine.protocol import (
+    AnswerNow,
+    AnswerRequest,
+    Cancel,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Loaded,
+    Loading,
+    Message,
+    Metered,
+    ModelSpec,
+    More,
+    Queued,
+    Sampling,
+    Started,
+    Think,
+)
+from engine.protocol.wire import Hello, Shutdown, Welcome, encode, read_client_frame
+
+LONG = Sampling(temperature=3.0, seed=7)
+"""So hot that the model babbles until it is stopped."""
+
+
+@pytest.fixture
+def places(home: Path) -> Places:
+    runtime = Path(os.environ["XDG_RUNTIME_DIR"])
+    return Places(runtime / "engine.sock", home / "engine.log")
+
+
+@pytest.fixture
+async def engine(places: Places) -> AsyncIterator[ResidentEngine]:
+    engine = resident(places)
+    yield engine
+    await engine.shutdown()
+    await engine.close()
+
+
+def request(answer_id: str, think: Think = "max", **options: object) -> AnswerRequest:
+    return AnswerRequest(
+        id=answer_id,
+        spec=ModelSpec(),
+        messages=(Message("user", "What is 48 + 26?"),),
+        think=think,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+async def events_of(engine: ResidentEngine, asked: AnswerRequest) -> list[Event]:
+    return [event async for event in engine.answer(asked)]
+
+
+async def test_an_answer_tells_how_it_came_about_in_order(engine: ResidentEngine) -> None:
+    events = await events_of(engine, request("a"))
+    kinds = [type(event) for event in events]
+    assert kinds[0] is Loading and kinds[-1] is Finished
+    assert kinds.index(Loaded) < kinds.index(Started) < kinds.index(Delta) < kinds.index(Finished)
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    for phase, text in (("thinking", finished.answer.thinking), ("answer", finished.answer.answer)):
+        streamed = [e for e in events if isinstance(e, Delta) and e.phase == phase]
+        assert "".join(delta.text for delta in streamed).strip() == text
+    last = [event for event in events if isinstance(event, Metered)][-1]
+    tokens = finished.answer.receipt.tokens
+    assert (last.thinking_tokens, last.answer_tokens) == (tokens.thinking, tokens.answer)
+    assert last.flops_prefill + last.flops_thinking + last.flops_answer > 0
+
+
+async def test_the_socket_is_the_users_alone(engine: ResidentEngine, places: Places) -> None:
+    await events_of(engine, request("a"))
+    assert stat.S_IMODE(places.socket.stat().st_mode) == 0o600
+
+
+async def test_a_second_client_waits_its_turn_on_the_same_model(
+    engine: ResidentEngine, places: Places
+) -> None:
+    other = resident(places)
+    first = engine.answer(request("a", "off", sampling=LONG, max_tokens=3000))
+    async for event in first:
+        if isinstance(event, Delta):
+            break
+    waiting = asyncio.create_task(events_of(other, request("b")))
+    for _ in range(500):
+        if (status := await engine.status()) is not None and status.queued:
+            break
+        await asyncio.sleep(0.01)
+    await engine.control("a", Cancel())
+    rest = [event async for event in first]
+    assert isinstance(rest[-1], Finished) and rest[-1].answer.finish == "cancelled"
+    heard = await waiting
+    assert isinstance(heard[0], Queued) and heard[0].ahead == 1
+    assert isinstance(heard[-1], Finished) and Loaded not in map(type, heard)
+    await other.close()
+
+
+async def test_leaving_the_stream_stops_the_answer(engine: ResidentEngine) -> None:
+    stream = engine.answer(request("a", "off", sampling=LONG, max_tokens=3000))
+    async for event in stream:
+        if isinstance(event, Delta):
+            break
+    await stream.aclose()
+    for _ in range(200):
+        status = await engine.status()
+        assert status is not None
+        if not status.answering:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("the engine goes on answering nobody")
+
+
+async def test_answer_now_and_more_reach_the_running_answer(engine: ResidentEngine) -> None:
+    limits = set()
+    raised = False
+    async for event in engine.answer(request("a", 600, sampling=LONG)):
+        if isinstance(event, Delta) and event.phase == "thinking" and not raised:
+            raised = True
+            await engine.control("a", More(200))
+        elif isinstance(event, Metered):
+            limits.add(event.thinking_limit)
+            if event.thinking_limit == 800:
+                await engine.control("a", AnswerNow())
+        elif isinstance(event, Finished):
+            assert event.answer.finish in ("budget", "length", "stop")
+            assert event.answer.receipt.tokens.thinking < 800 and event.answer.answer
+    assert 800 in limits
+
+
+async def test_a_killed_engine_leaves_what_was_said_and_the_next_request_starts_another(
+    engine: ResidentEngine,
+) -> None:
+    said = 0
+    async for event in engine.answer(request("a", "off", sampling=LONG, max_tokens=3000)):
+        if isinstance(event, Delta):
+            said += 1
+            if said == 3:
+                status = await engine.status()
+                assert status is not None
+                os.kill(status.pid, signal.SIGKILL)
+        last = event
+    assert said >= 3 and isinstance(last, Failed) and last.code == "engine"
+    again = await events_of(engine, request("b"))
+    assert isinstance(again[-1], Finished)
+
+
+async def test_an_engine_of_another_build_is_asked_to_leave_and_replaced(places: Places) -> None:
+    left = asyncio.Event()
+
+    async def attended(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(await read_client_frame(reader), Hello)
+        writer.write(encode(Welcome(build="0.0.1+other", pid=1)))
+        frame = await read_client_frame(reader)
+        assert frame == Shutdown(when_idle=True)
+        server.close()
+        places.socket.unlink(missing_ok=True)
+        left.set()
+        writer.close()
+
+    server = await asyncio.start_unix_server(attended, places.socket)
+    engine = resident(places)
+    events = await events_of(engine, request("a"))
+    assert left.is_set() and isinstance(events[-1], Finished)
+    await engine.shutdown()
+    await engine.close()
+
+
+async def test_garbage_on_the_socket_harms_nobody(engine: ResidentEngine, places: Places) -> None:
+    await events_of(engine, request("a"))
+    for rubbish in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x00\x00\x00\x04\xff\xff\xff\xff", b"\xff" * 64):
+        with socket.socket(socket.AF_UNIX) as intruder:
+            intruder.connect(str(places.socket))
+            intruder.sendall(rubbish)
+    assert isinstance((await events_of(engine, request("b")))[-1], Finished)
+
+
+async def test_a_model_that_cannot_be_loaded_leaves_the_engine_usable(
+    engine: ResidentEngine, tmp_path: Path
+) -> None:
+    await events_of(engine, request("a"))
+    missing = AnswerRequest(
+        id="b", spec=ModelSpec(model=str(tmp_path / "none")), messages=(Message("user", "x"),)
+    )
+    failed = (await events_of(engine, missing))[-1]
+    assert isinstance(failed, Failed) and failed.code == "model"
+    assert isinstance((await events_of(engine, request("c")))[-1], Finished)
+
+
+async def test_the_status_tells_of_model_clients_and_memory(engine: ResidentEngine) -> None:
+    assert await engine.status() is None
+    await events_of(engine, request("a"))
+    status = await engine.status()
+    assert status is not None and status.model is not None
+    assert status.model.name == "tiny" and status.clients == 1 and status.answering == 0
+    assert status.memory_bytes > status.model.weight_bytes
