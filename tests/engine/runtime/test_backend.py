@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from random_checkpoint import prompt
 
 from engine.backend import Lease, Node, OutOfContext, Sampler, WindDown
+from engine.protocol import ModelSpec
+from engine.runtime.create import create
 from engine.runtime.local import CHUNK, LocalBackend
+from profiles.detect import Settings, detect
 
 GREEDY = Sampler(temperature=0, top_p=1, top_k=0, seed=0)
 WARM = Sampler(temperature=1, top_p=1, top_k=0, seed=1)
+CPU = Settings("cpu", "fp32", 1)
 PROMPT = prompt(100)
 LONG = 700
 
@@ -146,6 +151,23 @@ async def test_cancelling_the_task_stops_the_work_and_frees_the_pages(qwen3: Loc
         await asyncio.sleep(0.05)
         assert len(node.ids) == count, "the thread went on after the task had ended"
     assert await sampled(qwen3, 3), "the backend serves the next one"
+
+
+async def test_closing_cancels_what_runs_and_what_waits(checkpoint: Callable[[str], Path]) -> None:
+    backend = create(ModelSpec(model=str(checkpoint("qwen3"))), detect().profile, CPU)
+    node = await backend.prefill(PROMPT, Lease(0))
+    started = asyncio.Event()
+    running = asyncio.create_task(
+        backend.extend(node, "answer", Lease(LONG), GREEDY, on_tokens=lambda _: started.set())
+    )
+    await started.wait()
+    waiting = asyncio.create_task(backend.prefill(PROMPT, Lease(0)))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(backend.close)
+    assert (await running).reason == "cancelled"
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await backend.cancel(node)
 
 
 async def test_a_prefill_cancelled_between_chunks_keeps_what_was_forwarded(qwen3: LocalBackend) -> None:

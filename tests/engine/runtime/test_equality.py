@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from random_checkpoint import FAMILIES, WINDOW, prompt, reference, save_checkpoint
+from transformers import AutoModelForCausalLM
 
 from engine.load.errors import ModelError
-from engine.protocol import ModelSpec
+from engine.load.locate import locate
+from engine.protocol import Message, ModelSpec
 from engine.runtime.create import create
 from engine.runtime.local import LocalBackend
 from engine.runtime.pages import PAGE
@@ -27,6 +29,7 @@ from profiles.shape import supported_families
 PROMPT = prompt(2 * PAGE + 2 * WINDOW + 5)
 NEW = PAGE + 6  # decoding crosses a page's border
 TOLERANCE = 2e-4
+CPU = Settings("cpu", "fp32", 1)
 REFUSED = {"nemotron", "stablelm"}  # their modelling code passes nothing on to another attention
 
 Load = Callable[[str], LocalBackend]
@@ -127,13 +130,45 @@ def test_a_token_decoded_gets_the_logits_that_it_gets_in_a_prompt(load: Load, fa
         assert np.abs(stepwise.logits - expected).max() < TOLERANCE
 
 
+def test_the_bundled_model_writes_what_transformers_writes() -> None:
+    backend = create(ModelSpec(model="tiny"), detect().profile, CPU)
+    stock = AutoModelForCausalLM.from_pretrained(locate("tiny"), dtype=torch.float32).eval()
+    ids = backend.tokenizer.render([Message("user", "What is 4748 + 2674?")])
+    expected = stock.generate(torch.tensor([ids]), max_new_tokens=80, do_sample=False, eos_token_id=None)
+    with sequence(backend) as held:
+        backend.runner.forward(held, ids)
+        tokens = [int(held.logits.argmax())]
+        while len(tokens) < 80:
+            backend.runner.forward(held, tokens[-1:])
+            tokens.append(int(held.logits.argmax()))
+    assert tokens == expected[0, len(ids) :].tolist()
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    ("family", "path"),
+    [("llama", "fused"), ("qwen2", "fused"), ("qwen3", "fused"), ("mistral", "fused"), ("gemma2", "stock")],
+)
+def test_standard_decoders_take_the_fused_path(load: Load, family: str, path: str) -> None:
+    assert path in load(family).kernel_class
+
+
+def test_a_decoder_that_is_built_alike_but_computes_otherwise_keeps_its_own_path(tmp_path: Path) -> None:
+    """Gemma scales its embeddings; Granite its residuals, by a setting."""
+    for family, changes in (("gemma", {}), ("granite", {"residual_multiplier": 0.5})):
+        folder = save_checkpoint(tmp_path / family, family, **changes)
+        backend = create(ModelSpec(model=str(folder)), detect().profile, CPU)
+        assert "stock" in backend.kernel_class
+        backend.close()
+
+
 @pytest.mark.parametrize("family", supported_families())
 def test_every_family_whose_costs_are_known_gives_the_same_logits_or_is_refused(
     tmp_path: Path, family: str
 ) -> None:
     folder = save_checkpoint(tmp_path, family)
     try:
-        backend = create(ModelSpec(model=str(folder)), detect().profile, Settings("cpu", "fp32", 1))
+        backend = create(ModelSpec(model=str(folder)), detect().profile, CPU)
     except ModelError:
         assert family in REFUSED
         return
