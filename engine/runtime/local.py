@@ -1,15 +1,14 @@
 """The local Backend: the primitives over one model in this process, executed by one worker thread.
 
-Knows the runner, the sampler and the pages; nothing of methods, formats or budgets.
+Knows the event loop and the thread; what a primitive does is in `primitives`. Nothing of methods or budgets.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 import transformers
@@ -17,14 +16,11 @@ import transformers
 from engine.backend import (
     Capabilities,
     Extension,
-    Forwarded,
-    Kind,
     Lease,
     MemoryUse,
     Node,
     OutOfContext,
     Sampler,
-    StopReason,
     Tokenizer,
     WindDown,
 )
@@ -32,13 +28,10 @@ from engine.protocol import ModelInfo, Phase
 from engine.runtime import sequence as sequences
 from engine.runtime.delivery import Job, TokenDelivery
 from engine.runtime.memory import system_memory
+from engine.runtime.primitives import Primitives, Rules
 from engine.runtime.runner import Runner
-from engine.runtime.sampler import choose
 from profiles.catalogue import Profile
 from profiles.costs import ModelShape
-
-CHUNK = 512
-"""Prompt tokens per forward; cancellation is looked at in between."""
 
 Result = TypeVar("Result")
 
@@ -70,6 +63,7 @@ class LocalBackend:
             "transformers": transformers.__version__,
         }
         self.runner = runner
+        self._primitives = Primitives(runner, info.context)
         self._closed = False
         # torch keeps the number of threads per thread that starts them.
         self._thread = ThreadPoolExecutor(1, "engine", lambda: torch.set_num_threads(info.threads))
@@ -85,8 +79,16 @@ class LocalBackend:
             raise ValueError("a prompt has at least one token")
         self._check_fits(len(ids))
         sequence = sequences.Sequence(self.runner.pool)
+
+        def work(job: Job) -> None:
+            def report(done: int) -> None:
+                if on_progress:
+                    job.loop.call_soon_threadsafe(on_progress, done, len(ids))
+
+            self._primitives.prefill(sequence, ids, self._cancelled(job, lease), report)
+
         try:
-            await self._run(lambda job: self._prefill(job, sequence, ids, lease, on_progress))
+            await self._run(work)
         except BaseException:
             if not self._closed:
                 self._thread.submit(sequence.release)
@@ -109,11 +111,14 @@ class LocalBackend:
         """Sample onto the node; see `engine.backend.Backend.extend`."""
         sequence = cast(sequences.Sequence, node)
 
+        rules = Rules(stop, keep, banned, wind_down)
+
         def work(job: Job) -> Extension:
             delivery = TokenDelivery(job, on_tokens)
+            cancelled = self._cancelled(job, lease)
             try:
-                return self._extend(
-                    job, sequence, phase, lease, sampler, stop, keep, banned, wind_down, delivery
+                return self._primitives.extend(
+                    sequence, phase, lease, sampler, rules, cancelled, delivery.add
                 )
             finally:
                 delivery.flush()
@@ -124,7 +129,7 @@ class LocalBackend:
         """Put ids into the node as if they had been sampled. Raises OutOfContext."""
         sequence = cast(sequences.Sequence, node)
         self._check_fits(len(sequence.ids) + len(ids))
-        await self._run(lambda job: self._force(job, sequence, phase, ids))
+        await self._run(lambda job: self._primitives.force(sequence, phase, ids, self._cancelled(job)))
 
     async def cancel(self, node: Node) -> None:
         """Release the node's pages; idempotent. With the backend closed they are gone already."""
@@ -150,7 +155,7 @@ class LocalBackend:
         """Cancel what runs, then let go of model and pages."""
         self._closed = True
         self._thread.shutdown(wait=True, cancel_futures=True)
-        del self.runner
+        del self.runner, self._primitives
         if self.info.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -169,113 +174,6 @@ class LocalBackend:
         if tokens > self.info.context:
             raise OutOfContext(tokens, self.info.context)
 
-    def _prefill(
-        self,
-        job: Job,
-        sequence: sequences.Sequence,
-        ids: Sequence[int],
-        lease: Lease,
-        on_progress: Callable[[int, int], None] | None,
-    ) -> None:
-        for begin in range(0, len(ids), CHUNK):
-            if self._cancelled(job, lease):
-                return
-            chunk = list(ids[begin : begin + CHUNK])
-            last = begin + len(chunk) == len(ids)
-            sequence.ids += chunk
-            self._forward(sequence, "prefill", "prefilled", "prefill", logits=last)
-            if on_progress:
-                job.loop.call_soon_threadsafe(on_progress, begin + len(chunk), len(ids))
-
-    def _extend(
-        self,
-        job: Job,
-        sequence: sequences.Sequence,
-        phase: Phase,
-        lease: Lease,
-        sampler: Sampler,
-        stop: frozenset[int],
-        keep: frozenset[int],
-        banned: frozenset[int],
-        wind_down: WindDown | None,
-        delivery: TokenDelivery,
-    ) -> Extension:
-        sampled: list[int] = []
-        while (reason := self._why_end(job, sequence, lease)) is None:
-            self._forward_pending(sequence)
-            token = choose(
-                sequence.logits,
-                sampler,
-                len(sequence.ids),
-                sequence.path,
-                banned,
-                _ramp(wind_down, lease, sequence.ids[-1]) if wind_down else None,
-            )
-            lease.used += 1
-            sequence.account.sampled_ns.append(time.monotonic_ns())
-            if token in stop and token not in keep:
-                return Extension(tuple(sampled), "stop", token)
-            sequence.ids.append(token)
-            sequence.pending_phase = phase
-            sampled.append(token)
-            if token in keep:
-                return Extension(tuple(sampled), "stop", token)
-            delivery.add(token)
-            if wind_down and token in wind_down.sentence_ends and lease.used >= wind_down.grace * lease.limit:
-                reason = "limit"
-                break
-        return Extension(tuple(sampled), reason)
-
-    def _cancelled(self, job: Job, lease: Lease | None = None) -> bool:
-        return self._closed or job.abandoned or (lease is not None and lease.cancelled)
-
-    def _why_end(self, job: Job, sequence: sequences.Sequence, lease: Lease) -> StopReason | None:
-        """Why no further token may be sampled, if so. The lease is read anew for each token."""
-        if self._cancelled(job, lease):
-            return "cancelled"
-        if lease.ended:
-            return "ended"
-        if lease.used >= lease.limit:
-            return "limit"
-        return "context" if len(sequence.ids) >= self.info.context else None
-
-    def _force(self, job: Job, sequence: sequences.Sequence, phase: Phase, ids: Sequence[int]) -> None:
-        if not self._cancelled(job):
-            self._forward_pending(sequence)
-        for begin in range(0, len(ids), CHUNK):
-            if self._cancelled(job):
-                return
-            sequence.ids += ids[begin : begin + CHUNK]
-            self._forward(sequence, "force", "forced", phase)
-
-    def _forward_pending(self, sequence: sequences.Sequence) -> None:
-        """A pending id is forwarded under the phase in which it was sampled, whoever needs it now."""
-        if sequence.pending:
-            self._forward(sequence, "extend", sequence.pending_phase, sequence.pending_phase)
-
-    def _forward(
-        self,
-        sequence: sequences.Sequence,
-        primitive: Literal["prefill", "extend", "force"],
-        kind: Kind,
-        phase: Literal["prefill", "thinking", "answer"],
-        *,
-        logits: bool = True,
-    ) -> None:
-        """Put the sequence's ids that are not cached through the model, and enter them in its account."""
-        context = sequence.cached
-        ids = sequence.ids[context:]
-        began = time.perf_counter()
-        self.runner.forward(sequence, ids, logits=logits)
-        seconds = time.perf_counter() - began
-        sequence.account.forwarded.append(
-            Forwarded(primitive, kind, phase, len(ids), context, int(logits), seconds)
-        )
-
-
-def _ramp(wind_down: WindDown, lease: Lease, last: int) -> tuple[int, float] | None:
-    """What is added to the ending token's logit after `last`: rising linearly from `soft` to the limit."""
-    if last not in wind_down.sentence_ends:
-        return None
-    progress = (lease.used / lease.limit - wind_down.soft) / (1 - wind_down.soft)
-    return (wind_down.token, wind_down.strength * min(progress, 1.0)) if progress > 0 else None
+    def _cancelled(self, job: Job, lease: Lease | None = None) -> Callable[[], bool]:
+        """Asks whether nobody wants the job any more."""
+        return lambda: self._closed or job.abandoned or (lease is not None and lease.cancelled)

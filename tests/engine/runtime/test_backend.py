@@ -14,7 +14,8 @@ from random_checkpoint import prompt
 from engine.backend import Lease, Node, OutOfContext, Sampler, WindDown
 from engine.protocol import ModelSpec
 from engine.runtime.create import create
-from engine.runtime.local import CHUNK, LocalBackend
+from engine.runtime.local import LocalBackend
+from engine.runtime.primitives import CHUNK
 from profiles.detect import Settings, detect
 
 GREEDY = Sampler(temperature=0, top_p=1, top_k=0, seed=0)
