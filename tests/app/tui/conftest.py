@@ -266,6 +266,15 @@ class Kit:
 
     # The app
 
+    def record(self, *exchanges: tuple[str, str]) -> None:
+        """Have a conversation on disk."""
+        recorder = Recorder.create(self.store, Clock(now=self.clock.now, monotonic=self.clock))
+        for question, text in exchanges:
+            recorder.user_turn(question)
+            turn = recorder.answer_turn(recorder.request(ModelSpec()))
+            recorder.event(turn, self.finished(text, ""))
+        recorder.close()
+
     def app(
         self,
         *answers: Script,
