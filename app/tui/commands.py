@@ -21,7 +21,9 @@ class Command:
     argument: str = ""
     choices: tuple[str, ...] = ()
     priority: bool = False
-    """Whether the key is taken before the focused widget sees it."""
+    """Whether the key is taken before the focused widget sees it, and so before what was typed ahead of it:
+    only for keys that must work at once, whatever still waits.
+    """
 
     @property
     def action(self) -> str:
@@ -36,10 +38,10 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     # Writing
-    Command("send", "Send", "send the prompt", ("enter",), "prompt", priority=True),
+    Command("send", "Send", "send the prompt", ("enter",), "prompt"),
     Command(
         "newline", "New line", "start a new line",
-        ("ctrl+j", "shift+enter", "alt+enter"), "prompt", priority=True,
+        ("ctrl+j", "shift+enter", "alt+enter"), "prompt",
     ),
     Command("older", "Older prompt", "on the first line: recall what was sent before", ("up",), "prompt"),
     Command("newer", "Newer prompt", "on the last line: back towards the present", ("down",), "prompt"),
@@ -56,8 +58,8 @@ COMMANDS: tuple[Command, ...] = (
         "think-less", "Think less", "lower the budget; while an answer thinks, its own",
         ("f3", "ctrl+down", "alt+minus"),
     ),
-    Command("answer-now", "Answer now", "end the thinking and answer", ("ctrl+t",), priority=True),
-    Command("thoughts", "Show thoughts", "thoughts: hidden, one line, full", ("ctrl+o",), priority=True),
+    Command("answer-now", "Answer now", "end the thinking and answer", ("ctrl+t",)),
+    Command("thoughts", "Show thoughts", "thoughts: hidden, one line, full", ("ctrl+o",)),
     # Answers
     Command(
         "leave", "Stop", "close what is open; stop the answer and keep its text; enter the transcript",
@@ -66,7 +68,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("retry", "Retry", "answer the last prompt again, beside the answer there is", slash="retry"),
     Command("receipt", "Receipt", "what the last answer cost, figure by figure", slash="receipt"),
     # Conversation
-    Command("new", "New conversation", "start a new conversation", ("ctrl+n",), slash="new", priority=True),
+    Command("new", "New conversation", "start a new conversation", ("ctrl+n",), slash="new"),
     Command(
         "export", "Export", "write this conversation to a file",
         slash="export", argument="md|json FILE", choices=("md", "json"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual import events
 from textual.binding import Binding, BindingType
 from textual.widgets import TextArea
 
+from app.tui.commands import COMMANDS
 from app.tui.keymap import bindings
 from app.tui.messages import (
     CompletionChosen,
@@ -16,6 +18,8 @@ from app.tui.messages import (
     StarterChosen,
     StarterMoved,
 )
+
+_ACTIONS = {key: c.action for c in COMMANDS if c.id in ("send", "newline") for key in c.keys}
 
 
 class Prompt(TextArea):
@@ -50,6 +54,14 @@ class Prompt(TextArea):
         """Whether completions are open: up, down, tab and enter then go to them."""
         self.offering = False
         """Whether the empty screen offers prompts: up, down and enter go to them while nothing is written."""
+
+    async def _on_key(self, event: events.Key) -> None:
+        """Keys that a text area would write are commands here, taken in the order they were typed in."""
+        action = _ACTIONS.get(event.key)
+        if action is not None:
+            event.stop()
+            event.prevent_default()
+            await self.run_action(action)
 
     def remember(self, prompts: list[str]) -> None:
         """Prompts that `up` recalls, the oldest first."""
