@@ -21,7 +21,7 @@ from engine.tasks.registry import FAMILIES, problem_set
 
 THINKING_CAPS = (8, 16, 32, 64)
 FORCED_CLOSE = "\n" + THINK_CLOSE
-MAX_ANSWER_TOKENS = 32
+MAX_ANSWER_TOKENS = 64
 MAX_FULL_TOKENS = 400
 _BATCH_ROWS = 128
 

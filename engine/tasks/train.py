@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -67,9 +67,14 @@ class TrainingRun:
         self._full_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
 
     @classmethod
-    def resume(cls, folder: Path) -> "TrainingRun":
-        """Go on with the run in `folder` under its own arguments; FileNotFoundError where there is none."""
+    def resume(cls, folder: Path, minutes: float | None = None) -> "TrainingRun":
+        """Go on with the run in `folder` under its own arguments, or with another length in minutes.
+
+        Raises FileNotFoundError where there is no run.
+        """
         arguments = TrainingArguments(**json.loads((folder / ARGUMENTS_FILE).read_text()))
+        if minutes is not None:
+            arguments = replace(arguments, minutes=minutes)
         run = cls(folder, arguments, AutoTokenizer.from_pretrained(folder, local_files_only=True))
         state = torch.load(folder / STATE_FILE, map_location=run.device, weights_only=True)
         run.model.load_state_dict(state["model"])
@@ -160,9 +165,9 @@ def main(argv: list[str] | None = None) -> int:
         "--out", type=Path, required=True, help="folder of the checkpoint and the training state"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the run in --out, with its arguments"
+        "--resume", action="store_true", help="go on with the run in --out; all but --minutes stays"
     )
-    parser.add_argument("--minutes", type=float, default=defaults.minutes, help="length of the run")
+    parser.add_argument("--minutes", type=float, default=None, help="length of the whole run (40)")
     parser.add_argument(
         "--steps", type=int, default=None, help="length of the run in steps instead of minutes"
     )
@@ -182,8 +187,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{folder} holds a run: go on with --resume, or choose another folder.", file=sys.stderr)
         return 1
     if resume:
-        run = TrainingRun.resume(folder)
+        run = TrainingRun.resume(folder, options["minutes"])
     else:
+        options["minutes"] = options["minutes"] or defaults.minutes
         run = TrainingRun(folder, TrainingArguments(**options), build_tokenizer())
     parameters = sum(p.numel() for p in run.model.parameters())
     print(f"{parameters:,} parameters on {run.device}, from step {run.step}", flush=True)

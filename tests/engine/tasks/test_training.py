@@ -1,5 +1,6 @@
 """Training at toy size: what a run writes, and that a stopped run goes on as if it had not stopped."""
 
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -72,10 +73,21 @@ def test_resuming_where_nothing_was_trained_says_so(
     assert capsys.readouterr().err.startswith("Nothing to resume")
 
 
+def test_a_run_can_be_given_more_time_when_it_resumes(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    run = TrainingRun(tmp_path, replace(TOY, steps=None, minutes=10.0), tokenizer)
+    run.seconds = 300.0
+    run.save()
+    assert TrainingRun.resume(tmp_path).progress == 0.5
+    assert TrainingRun.resume(tmp_path, minutes=20.0).progress == 0.25
+
+
 def test_training_lowers_the_loss(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     lines: list[str] = []
-    arguments = TrainingArguments(**{**TOY.__dict__, "steps": 60})
-    TrainingRun(tmp_path, arguments, tokenizer).train(save_every=1e9, report_every=0, report=lines.append)
+    TrainingRun(tmp_path, replace(TOY, steps=60), tokenizer).train(
+        save_every=1e9, report_every=0, report=lines.append
+    )
     losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
     assert sum(losses[-5:]) / 5 < 0.9 * losses[0]
 
