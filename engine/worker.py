@@ -109,6 +109,7 @@ class Worker:
         self._stop_when_idle = False
         self._backend: LocalBackend | None = None
         self._loaded: ModelSpec | None = None
+        self._load_span_ns = (0, 0)
         self._began = self._last_used = time.monotonic()
 
     async def serve(self) -> None:
@@ -219,31 +220,37 @@ class Worker:
         if not warm.done():
             job.tell(Loading(stage="importing torch"))
         await warm
-        backend, load_s, failed = await self._ready(job)
-        if backend is None:
-            job.tell(failed or Failed(code="engine", message="the model could not be loaded"))
-        elif job.request is None:
+        loaded = self._backend
+        backend = await self._ready(job)
+        if isinstance(backend, Failed):
+            job.tell(backend)
+            return
+        if backend is not loaded:
+            self._load_span_ns = (began_ns, time.monotonic_ns())
+        load_s = self._loading_seconds(job)
+        if job.request is None or backend is not loaded:
             job.tell(Loaded(model=backend.info, seconds=load_s))
-        else:
-            if load_s:
-                job.tell(Loaded(model=backend.info, seconds=load_s))
-            load_s = (time.monotonic_ns() - began_ns) / 1e9 if load_s else 0.0
-            clock = Clock(job.accepted_ns, began_ns, load_s)
+        if job.request is not None:
             try:
+                clock = Clock(job.accepted_ns, time.monotonic_ns(), load_s)
                 done = await answer(job.request, backend, job.tell, job.steering, clock)
                 job.tell(Finished(answer=done))
             except UsageError as error:
                 job.tell(Failed(code="usage", message=str(error), hint=error.hint))
 
-    async def _ready(self, job: Job) -> tuple[LocalBackend | None, float, Failed | None]:
-        """The backend for the job's model, the seconds that loading took (0: it was there), or why not."""
+    def _loading_seconds(self, job: Job) -> float:
+        """Seconds since the job was accepted that went into loading, for it or for the one before it."""
+        began, ended = self._load_span_ns
+        return max(0, ended - max(began, job.accepted_ns)) / 1e9
+
+    async def _ready(self, job: Job) -> LocalBackend | Failed:
+        """The backend for the job's model, loaded where it was not there, or why not."""
         from engine.load.errors import DoesNotFit, ModelError
         from engine.setup import BadSpec, open_backend
 
         if self._backend is not None and self._loaded is not None and _serves(self._loaded, job.spec):
-            return self._backend, 0.0, None
+            return self._backend
         loop = asyncio.get_running_loop()
-        began = time.monotonic()
 
         def progressed(stage: str, done: int | None = None, total: int | None = None) -> None:
             loop.call_soon_threadsafe(job.tell, Loading(stage=stage, done=done, total=total))
@@ -253,13 +260,12 @@ class Worker:
             backend = await asyncio.to_thread(open_backend, job.spec, self._profiles, progressed)
         except ModelError as error:
             code: Literal["fit", "model"] = "fit" if isinstance(error, DoesNotFit) else "model"
-            return None, 0.0, Failed(code=code, message=error.message, hint=error.hint)
+            return Failed(code=code, message=error.message, hint=error.hint)
         except BadSpec as error:
-            return None, 0.0, Failed(code="usage", message=str(error), hint=error.hint)
+            return Failed(code="usage", message=str(error), hint=error.hint)
         self._backend, self._loaded = backend, job.spec
-        seconds = time.monotonic() - began
-        log.info("loaded %s in %.2f s", backend.info.name, seconds)
-        return backend, seconds, None
+        log.info("loaded %s", backend.info.name)
+        return backend
 
     def _unload(self) -> None:
         if self._backend is not None:

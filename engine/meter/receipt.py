@@ -33,7 +33,7 @@ FORMULA = "profiles.costs"
 
 @dataclass(frozen=True)
 class Clock:
-    """Monotonic nanoseconds at which a request was accepted and began to run, and what loading took."""
+    """When a request was accepted and began to run (monotonic ns), and what loading took in between."""
 
     accepted_ns: int
     began_ns: int

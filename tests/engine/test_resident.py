@@ -80,6 +80,26 @@ async def test_an_answer_tells_how_it_came_about_in_order(engine: ResidentEngine
     assert last.flops_prefill + last.flops_thinking + last.flops_answer > 0
 
 
+async def test_waiting_for_the_model_is_load_and_not_part_of_the_total(engine: ResidentEngine) -> None:
+    async def load() -> list[Event]:
+        return [event async for event in engine.load(ModelSpec())]
+
+    loading = asyncio.create_task(load())
+    for _ in range(1000):
+        if await engine.status() is not None:
+            break
+        await asyncio.sleep(0.01)
+    events = await events_of(engine, request("a"))
+    loaded = (await loading)[-1]
+    assert isinstance(loaded, Loaded) and loaded.seconds > 0.1
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    times = finished.answer.receipt.time
+    assert times.load.value is not None and times.load.value > 0.1
+    assert times.queue.value is not None and times.queue.value < 0.1
+    assert times.total.value is not None and times.total.value < loaded.seconds
+
+
 async def test_the_socket_is_the_users_alone(engine: ResidentEngine, places: Places) -> None:
     await events_of(engine, request("a"))
     assert stat.S_IMODE(places.socket.stat().st_mode) == 0o600
