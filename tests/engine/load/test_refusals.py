@@ -212,11 +212,9 @@ def test_progress_reports_every_byte(folder: Path) -> None:
 
 
 def test_keys_that_steer_transformers_own_machinery_are_ignored(folder: Path) -> None:
-    change(
-        folder / "config.json",
-        _attn_implementation="evil/kernel",
-        _attn_implementation_internal="evil/kernel",
-    )
+    steering = {"_attn_implementation": "evil/kernel", "_attn_implementation_internal": "evil/kernel"}
+    change(folder / "config.json", **steering)
+    assert "evil" not in str(vars(inspect(folder).config))
     load(folder)
 
 

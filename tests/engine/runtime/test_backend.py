@@ -16,6 +16,8 @@ from engine.protocol import ModelSpec
 from engine.runtime.create import create
 from engine.runtime.local import LocalBackend
 from engine.runtime.primitives import CHUNK
+from engine.runtime.sampler import choose
+from engine.runtime.sequence import Sequence
 from profiles.detect import Settings, detect
 
 GREEDY = Sampler(temperature=0, top_p=1, top_k=0, seed=0)
@@ -76,6 +78,16 @@ async def test_an_extension_in_parts_samples_what_one_samples(qwen3: LocalBacken
         for part in (1, 12, 17):
             await qwen3.extend(node, "answer", Lease(part), WARM)
         assert node.ids == [*PROMPT, *whole]
+
+
+async def test_a_sample_follows_from_the_logits_and_its_position(qwen3: LocalBackend) -> None:
+    text = await sampled(qwen3, 20, WARM)
+    held = Sequence(qwen3.runner.pool)
+    qwen3.runner.forward(held, PROMPT)
+    for offset, token in enumerate(text):
+        assert choose(held.logits, WARM, len(PROMPT) + offset) == token
+        qwen3.runner.forward(held, [token])
+    held.release()
 
 
 async def test_a_stop_id_is_dropped_and_a_kept_one_stays_pending(qwen3: LocalBackend) -> None:
@@ -185,14 +197,15 @@ async def test_a_prefill_cancelled_between_chunks_keeps_what_was_forwarded(qwen3
     assert (node.ids, node.account.forwarded) == ([], [])
     await qwen3.cancel(node)
 
-    task = asyncio.create_task(qwen3.prefill(ids, Lease(0)))
-    await asyncio.sleep(0)
+    begun = asyncio.Event()
+    task = asyncio.create_task(qwen3.prefill(ids, Lease(0), lambda *_: begun.set()))
+    await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     await qwen3.cancel(node)  # waits for its turn, behind what the cancelled task left
     qwen3.runner.pool.check_integrity([])
-    assert qwen3.runner.forwarded_tokens - before <= len(ids) + CHUNK
+    assert qwen3.runner.forwarded_tokens - before <= 2 * len(ids)
 
 
 async def test_the_context_ends_an_extension_and_refuses_what_does_not_fit(qwen3: LocalBackend) -> None:
