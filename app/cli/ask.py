@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -13,6 +14,7 @@ from app import config, figures
 from app.cli.engine import failure, open_engine
 from app.errors import CommandError
 from app.sanitise import Sanitiser, clean
+from app.sessions.recorder import Recorder
 from engine.protocol import (
     Answer,
     AnswerRequest,
@@ -59,8 +61,16 @@ Examples:
 @click.option("--offline", is_flag=True, default=None, help="Touch no network.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: the answer with its receipt.")
 @click.option("--stats", is_flag=True, help="Print what the answer cost on stderr.")
+@click.option("--save", is_flag=True, help="Keep question and answer as a session.")
+@click.option("-c", "--continue", "go_on", is_flag=True, help="Go on with the last session, and keep this.")
 def ask(
-    prompt: str | None, system: str | None, as_json: bool, stats: bool, **flags: str | float | bool | None
+    prompt: str | None,
+    system: str | None,
+    as_json: bool,
+    stats: bool,
+    save: bool,
+    go_on: bool,
+    **flags: str | float | bool | None,
 ) -> None:
     """Ask PROMPT and print the answer.
 
@@ -71,9 +81,17 @@ def ask(
         click.echo(clean(warning), err=True)
     settings = configuration.settings
     text = _prompt(prompt)
-    messages = ((Message("system", system),) if system else ()) + (Message("user", text),)
+    recorder = None
+    if save or go_on:
+        recorder = Recorder.resume("last") if go_on else Recorder.create()
+        if system and recorder.leaf is None:
+            recorder.system_turn(system)
+        recorder.user_turn(text)
+        messages = recorder.messages()
+    else:
+        messages = ((Message("system", system),) if system else ()) + (Message("user", text),)
     request = AnswerRequest(
-        id="ask",
+        id=f"ask-{os.getpid()}",
         spec=settings.spec(),
         messages=messages,
         method=settings.method,
@@ -81,7 +99,11 @@ def ask(
         sampling=settings.sampling(),
         max_tokens=settings.max_tokens,
     )
-    answer = asyncio.run(_ask(request, settings.keep_alive, as_json))
+    try:
+        answer = asyncio.run(_ask(request, settings.keep_alive, recorder, as_json))
+    finally:
+        if recorder is not None:
+            recorder.close()
     if as_json:
         import msgspec
 
@@ -105,16 +127,30 @@ def _prompt(argument: str | None) -> str:
     return text
 
 
-async def _ask(request: AnswerRequest, keep_alive_s: float, as_json: bool) -> Answer:
+async def _ask(
+    request: AnswerRequest, keep_alive_s: float, recorder: Recorder | None, as_json: bool
+) -> Answer:
     """Run the request, streaming the answer to stdout unless it is printed as JSON."""
     engine = open_engine(keep_alive_s)
     status = _StatusLine()
     try:
-        async with aclosing(engine.answer(request)) as events:
+        async with aclosing(_recorded(engine.answer(request), request, recorder)) as events:
             return await _follow(events, status, quiet=as_json)
     finally:
         status.clear()
         await engine.close()
+
+
+async def _recorded(
+    events: AsyncGenerator[Event, None], request: AnswerRequest, recorder: Recorder | None
+) -> AsyncGenerator[Event, None]:
+    """The same events, each written to the session's journal before anybody sees it."""
+    turn = recorder.answer_turn(request) if recorder is not None else None
+    async with aclosing(events):
+        async for event in events:
+            if recorder is not None and turn is not None:
+                recorder.event(turn, event)
+            yield event
 
 
 async def _follow(events: AsyncGenerator[Event, None], status: _StatusLine, quiet: bool) -> Answer:

@@ -1,5 +1,6 @@
 """`mull ask`, as a script uses it: the real command, the real engine, the bundled model."""
 
+import json
 import os
 import signal
 import socket
@@ -75,6 +76,20 @@ def test_a_prompt_and_a_file_on_standard_input_are_joined(home: Home) -> None:
     joined = home.ask("What is this?\n\n48 + 26")
     assert home.ask("What is this?", stdin="48 + 26\n")["receipt"]["tokens"] == joined["receipt"]["tokens"]
     assert home.ask("-", stdin="What is this?\n\n48 + 26")["answer"] == joined["answer"]
+
+
+def test_a_saved_question_is_a_session_that_goes_on(home: Home) -> None:
+    first = home.ask("--save", QUESTION)
+    home.ask("--continue", "Thanks")
+    sessions = json.loads(home.run("sessions", "list", "--json").stdout)
+    assert [session["name"] for session in sessions] == [QUESTION]
+    turns = json.loads(home.run("export", sessions[0]["id"], "--format", "json").stdout)["turns"]
+    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2
+    assert turns[1]["answer"] == first
+    assert (
+        home.ask("--continue", "Thanks")["receipt"]["tokens"]["prompt"]
+        > (home.ask("Thanks")["receipt"]["tokens"]["prompt"])
+    )
 
 
 def test_two_at_once_share_one_engine(home: Home) -> None:
