@@ -36,7 +36,10 @@ def check_weights(folder: Path) -> Weights:
     dtypes: Counter[str] = Counter()
     elements = 0
     for shard, expected in shards.items():
-        tensors = _read_header(folder / shard)
+        try:
+            tensors = _read_header(folder / shard)
+        except OSError as error:
+            raise ModelError(f"{folder / shard} cannot be read: {error.strerror}") from error
         if missing := sorted(expected - tensors.keys()):
             raise ModelError(f"{folder / shard} lacks the tensor {missing[0]} that {INDEX} names", _DOWNLOAD)
         for name, (dtype, count, size) in tensors.items():
@@ -57,7 +60,7 @@ def _shards(folder: Path) -> dict[str, set[str]]:
             shards: dict[str, set[str]] = {}
             for tensor, shard in weight_map.items():
                 shards.setdefault(str(shard), set()).add(str(tensor))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{index} is not a readable index of shards", _DOWNLOAD) from error
         for shard in shards:
             if Path(shard).name != shard:
