@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 from textual.app import App, SystemCommand
@@ -13,6 +14,9 @@ from app.tui.commands import COMMANDS
 from app.tui.screens.chat import ChatScreen
 from app.tui.services import Services
 from app.tui.themes import DEFAULT, OWN, semantic_defaults
+
+if TYPE_CHECKING:
+    from app.sessions.recorder import Recorder
 
 
 class MullApp(App[None]):
@@ -63,7 +67,6 @@ def run(flags: Mapping[str, object] | None = None, resume: str | None = None) ->
     """
     from app import config
     from app.cli.engine import open_engine
-    from app.sessions.recorder import Recorder
     from app.tui.starters import starters
 
     configuration = config.load(flags)
@@ -76,12 +79,24 @@ def run(flags: Mapping[str, object] | None = None, resume: str | None = None) ->
     }
     services = Services(
         engine=open_engine(settings.keep_alive),
-        new_recorder=Recorder.create,
+        new_recorder=_new_recorder,
         remember=config.remember,
         settings=msgspec.structs.replace(settings, **kept),
-        resumed=None if resume is None else Recorder.resume(resume),
+        resumed=None if resume is None else _resumed(resume),
         starters=starters(),
         meter=recalled.meter is not False,
         warnings=configuration.warnings,
     )
     MullApp(services).run()
+
+
+def _new_recorder() -> Recorder:
+    from app.sessions.recorder import Recorder  # with the first prompt: nothing is kept before it
+
+    return Recorder.create()
+
+
+def _resumed(session: str) -> Recorder:
+    from app.sessions.recorder import Recorder
+
+    return Recorder.resume(session)

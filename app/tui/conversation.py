@@ -5,14 +5,17 @@ Knows no widget.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from app.config import Settings
 from app.errors import CommandError
-from app.sessions.recorder import Recorder
 from app.sessions.tree import Turn
 from engine.protocol import AnswerRequest, Control, Engine, Event, Failed, Finished, ModelSpec, Notice, Think
+
+if TYPE_CHECKING:
+    from app.sessions.recorder import Recorder
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,24 @@ class Asked:
 class Conversation:
     """The current path through the turn tree, and the engine that answers it."""
 
-    def __init__(self, recorder: Recorder, engine: Engine, settings: Settings) -> None:
-        self.recorder = recorder
+    def __init__(
+        self,
+        new_recorder: Callable[[], Recorder],
+        resumed: Recorder | None,
+        engine: Engine,
+        settings: Settings,
+    ) -> None:
+        self._new_recorder = new_recorder
+        self._recorder = resumed
         self._engine = engine
         self._settings = settings
+
+    @property
+    def recorder(self) -> Recorder:
+        """Where this conversation is kept; made when it is first needed."""
+        if self._recorder is None:
+            self._recorder = self._new_recorder()
+        return self._recorder
 
     @property
     def spec(self) -> ModelSpec:
@@ -39,6 +56,8 @@ class Conversation:
     @property
     def path(self) -> tuple[Turn, ...]:
         """The turns of the person and of the model, up to where the conversation is."""
+        if self._recorder is None:
+            return ()
         return tuple(turn for turn in self.recorder.tree.path(self.recorder.leaf) if turn.role != "system")
 
     def place(self, turn: Turn) -> tuple[int, int]:
@@ -117,14 +136,16 @@ class Conversation:
         """Steer a running answer."""
         await self._engine.control(asked.request.id, control)
 
-    def start_anew(self, recorder: Recorder) -> None:
+    def start_anew(self) -> None:
         """Leave this conversation as it is and begin another."""
-        self.recorder.close()
-        self.recorder = recorder
+        if self._recorder is not None:
+            self._recorder.close()
+        self._recorder = None
 
     async def close(self) -> None:
         """Let go of the session and of the engine."""
-        self.recorder.close()
+        if self._recorder is not None:
+            self._recorder.close()
         await self._engine.close()
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from app.config import Settings
-from app.sessions.recorder import Recorder
 from app.tui.starters import Starter
 from engine.protocol import Engine, Think
+
+if TYPE_CHECKING:
+    from app.sessions.recorder import Recorder
 
 Remember = Callable[[str, Think | str | bool], None]
 """Keeps a choice for the next time: the name of a field of config.Remembered, and its value."""

@@ -133,7 +133,9 @@ class ChatScreen(ChatAnswers):
     def _complete(self, event: messages.CompletionChosen) -> None:
         event.stop()
         text = event.text or self.completion.current
-        if text is None:
+        if text is None:  # typed to its end meanwhile
+            if event.run and self.prompt.text.strip():
+                self.post_message(messages.PromptSubmitted(self.prompt.text))
             return
         self.prompt.replace_text(text)
         self.prompt.focus()
@@ -244,8 +246,9 @@ class ChatScreen(ChatAnswers):
     @work(group="new", exclusive=True)
     async def action_new(self) -> None:
         await self.end_answer()
-        self.conversation.start_anew(self.services.new_recorder())
+        self.conversation.start_anew()
         self.shown_turns = SHOWN_TURNS
+        self.sample, self.rates = None, ()
         await self.show_path()
         self.prompt.focus()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -16,9 +16,11 @@ from app.sanitise import clean_line
 from app.sessions.tree import Turn
 from app.tui.widgets.failure import Failure
 from app.tui.widgets.receipt_line import ReceiptLine
-from app.tui.widgets.streamed_markdown import StreamedMarkdown
 from app.tui.widgets.thinking_block import ThinkingBlock
 from engine.protocol import Answer, Phase
+
+if TYPE_CHECKING:
+    from app.tui.widgets.streamed_markdown import StreamedMarkdown
 
 State = Literal["waiting", "thinking", "answering", "done", "stopped", "failed"]
 
@@ -37,7 +39,6 @@ class AnswerTurn(Vertical):
     """
 
     thinking = query_one(ThinkingBlock)
-    body = query_one(StreamedMarkdown)
     state: var[State] = var("waiting")
 
     def __init__(self, turn_id: str, text: str = "") -> None:
@@ -49,10 +50,18 @@ class AnswerTurn(Vertical):
     def compose(self) -> ComposeResult:
         yield Static(id="wait")
         yield ThinkingBlock()
-        yield StreamedMarkdown(self.text)
+        from app.tui.widgets.streamed_markdown import (
+            StreamedMarkdown,
+        )  # a tenth of a second: not before the first paint
+
+        yield StreamedMarkdown(self.text, id="body")
         yield Static(id="notice")
         yield Failure()
         yield ReceiptLine()
+
+    @property
+    def body(self) -> StreamedMarkdown:
+        return cast("StreamedMarkdown", self.query_one("#body"))
 
     def watch_state(self, before: State, now: State) -> None:
         self.remove_class(f"-{before}")

@@ -1,0 +1,172 @@
+"""The main screen while answers run: loading the model, asking, following, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from textual import work
+from textual.timer import Timer
+from textual.worker import Worker
+
+from app.errors import CommandError
+from app.sanitise import clean_line
+from app.tui.effort import Effort
+from app.tui.live_answer import LiveAnswer
+from app.tui.screens.chat_layout import SHOWN_TURNS, ChatLayout
+from app.tui.services import Services
+from app.tui.widgets.answer_turn import AnswerTurn
+from app.tui.widgets.failure import Failure
+from app.tui.widgets.user_turn import UserTurn
+from engine.protocol import Cancel, Event, Failed, Loaded, Loading, Metered, Started
+
+FRAMES_PER_SECOND = 13
+"""How often arriving text is drawn: fast enough to read along, and the processor is left to the engine."""
+RATES_KEPT = 60
+STOP_PATIENCE_S = 2.0
+"""How long the end of a stopped answer is waited for before the app goes on without it."""
+
+
+class ChatAnswers(ChatLayout):
+    """Runs one answer at a time."""
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self.live: LiveAnswer | None = None
+        self._answering: Worker[None] | None = None
+        self._loading: Worker[None] | None = None
+        self._frames: Timer | None = None
+
+    async def on_mount(self) -> None:
+        self._frames = self.set_interval(1 / FRAMES_PER_SECOND, self._draw, pause=True)
+        for warning in self.services.warnings:
+            self.notify(clean_line(warning), severity="warning", markup=False)
+        self.call_after_refresh(self.load_model)
+
+    def load_model(self) -> None:
+        """Get the model into memory, in the background."""
+        if self._loading is None or self._loading.is_finished:
+            self._loading = self._load()
+
+    @work(group="load", exit_on_error=False)
+    async def _load(self) -> None:
+        for failure in self.transcript.query("Failure.-loading"):
+            await failure.remove()
+        async with aclosing(self.conversation.load()) as events:
+            async for event in events:
+                self._observe(event)
+                if isinstance(event, Failed) and self.live is None:
+                    failure = Failure(classes="-loading")
+                    await self.transcript.add(failure)
+                    failure.show(event.message, event.hint)
+
+    def _observe(self, event: Event) -> None:
+        """What an event means for the screen as a whole."""
+        match event:
+            case Loading():
+                self.top.progress = event
+            case Loaded(model=model):
+                self.model = model
+                self.top.model, self.top.progress = model, None
+                self.effort = Effort(self.effort.think, model.think_steps)
+                self.effort_line.can_think = model.thinking_format is not None
+            case Started():
+                self.rates = ()
+            case Metered():
+                self.sample = event
+                if event.decode_tok_s is not None:
+                    self.rates = (*self.rates, event.decode_tok_s)[-RATES_KEPT:]
+            case _:
+                self.top.progress = None
+        self._show_activity()
+
+    def _show_activity(self) -> None:
+        live = self.live
+        self.activity = "" if live is None else "stopping" if live.stopping else live.view.state
+        self.show_state()
+
+    async def send(self, text: str) -> None:
+        """Ask this; while an answer runs it stays in the prompt."""
+        if self.live is not None:
+            self.notify("An answer is running: esc stops it. Your text stays here.")
+            return
+        try:
+            question = self.conversation.say(text)
+        except CommandError as error:
+            self.report(error)
+            return
+        self.prompt.sent(text)
+        for widget in self.transcript.query("Welcome, Failure.-loading"):
+            await widget.remove()
+        self.prompt.offering = False
+        await self.transcript.add(UserTurn(question.id, question.content))
+        await self.begin_answer()
+
+    async def begin_answer(self) -> None:
+        think = "off" if self.model is not None and self.model.thinking_format is None else self.effort.think
+        try:
+            asked = self.conversation.ask(think)
+        except CommandError as error:
+            self.report(error)
+            return
+        if len(self.transcript.turns) > SHOWN_TURNS:
+            await self.show_path()
+        view = AnswerTurn(asked.turn.id)
+        await self.transcript.add(view)
+        view.set_view(self.thoughts)
+        view.wait_for(
+            "waiting for the model; the answer comes as soon as it is loaded"
+            if self.model is None
+            else "waiting"
+        )
+        self.live = LiveAnswer(view, asked, self.conversation.place(asked.turn), self.services.clock)
+        self._answering = self._follow(self.live)
+        assert self._frames is not None
+        self._frames.resume()
+        self._show_activity()
+
+    @work(group="answer", exit_on_error=False)
+    async def _follow(self, live: LiveAnswer) -> None:
+        try:
+            async with aclosing(self.conversation.answer(live.asked)) as events:
+                async for event in events:
+                    await live.take(event)
+                    self._observe(event)
+        except asyncio.CancelledError:
+            live.view.break_off()
+            raise
+        finally:
+            self.live = None
+            assert self._frames is not None
+            self._frames.pause()
+            self._show_activity()
+
+    async def _draw(self) -> None:
+        live = self.live
+        if live is not None and await live.flush() and not self.transcript.follows:
+            self.pill.add_class("-shown")
+
+    async def end_answer(self) -> None:
+        """Stop the running answer and wait a little for its receipt."""
+        live, answering = self.live, self._answering
+        if live is None or answering is None:
+            return
+        await self._stop(live)
+        try:
+            await asyncio.wait_for(answering.wait(), STOP_PATIENCE_S)
+        except Exception:  # it did not end by itself, or it failed and has said so
+            answering.cancel()
+
+    async def _stop(self, live: LiveAnswer) -> None:
+        live.stopping = True
+        self._show_activity()
+        await self.conversation.control(live.asked, Cancel())
+
+    async def stop_or_abort(self) -> None:
+        """Ask the running answer for its end; asked a second time, do not wait for it."""
+        if self.live is None or self._answering is None:
+            return
+        if self.live.stopping:
+            self._answering.cancel()
+        else:
+            await self._stop(self.live)
