@@ -216,6 +216,8 @@ class Worker:
                 self._last_used = time.monotonic()
 
     async def _run(self, job: Job, warm: asyncio.Task[None]) -> None:
+        from engine.runtime.sampler import NotFinite
+
         began_ns = time.monotonic_ns()
         if not warm.done():
             job.tell(Loading(stage="importing torch"))
@@ -237,6 +239,8 @@ class Worker:
                 job.tell(Finished(answer=done))
             except UsageError as error:
                 job.tell(Failed(code="usage", message=str(error), hint=error.hint))
+            except NotFinite as error:
+                job.tell(Failed(code="model", message=str(error), hint="download the model again"))
 
     def _loading_seconds(self, job: Job) -> float:
         """Seconds since the job was accepted that went into loading, for it or for the one before it."""

@@ -40,7 +40,7 @@ class Checkpoint:
 def inspect(folder: Path) -> Checkpoint:
     """Check everything that can be checked before weights are read. Raises ModelError."""
     raw = read_json(folder / "config.json")
-    _refuse_unsafe(folder, raw)
+    _refuse_quantized(folder, raw)
     config, model_class = _resolve(folder, raw)
     _refuse_unpaged(folder, raw, config, model_class)
     try:
@@ -63,13 +63,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _refuse_unsafe(folder: Path, raw: dict[str, Any]) -> None:
+def _refuse_quantized(folder: Path, raw: dict[str, Any]) -> None:
     path = folder / "config.json"
-    if "auto_map" in raw:
-        raise ModelError(
-            f"{path} asks to run code of its own (auto_map), which is not done",
-            "use a repository whose architecture transformers itself implements",
-        )
     quantization = raw.get("quantization_config")
     if quantization is not None:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
@@ -86,10 +81,16 @@ def _resolve(folder: Path, raw: dict[str, Any]) -> tuple[Any, Any]:
     path = folder / "config.json"
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        if "auto_map" in raw:
+            raise ModelError(
+                f"{path} asks to run code of its own (auto_map), which is not done",
+                "use a repository whose architecture transformers itself implements",
+            )
         found = f"the architecture {model_type[:60]!r}" if isinstance(model_type, str) else "no model_type"
         raise ModelError(f"{path} has {found}, which transformers does not know", "upgrade transformers")
-    # Keys with a leading underscore steer transformers' own machinery; a file from elsewhere may not.
-    values = {key: value for key, value in raw.items() if not key.startswith("_")}
+    # Keys with a leading underscore steer transformers' own machinery, and auto_map names a repository's
+    # own code: a file from elsewhere may do neither.
+    values = {key: value for key, value in raw.items() if not key.startswith("_") and key != "auto_map"}
     try:
         config = CONFIG_MAPPING[model_type].from_dict(values)
     except Exception as error:  # a config is untrusted: transformers raises whatever the bad value led to

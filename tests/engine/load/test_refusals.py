@@ -103,7 +103,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "impossible value": (lambda f: change(f / "config.json", hidden_size="many"), ("config.json",)),
     "odd heads": (lambda f: change(f / "config.json", num_key_value_heads=3), ("config.json",)),
     "remote code": (
-        lambda f: change(f / "config.json", auto_map={"AutoModelForCausalLM": "evil.Model"}),
+        lambda f: change(f / "config.json", model_type="own", auto_map={"AutoModelForCausalLM": "own.Model"}),
         ("config.json", "auto_map"),
     ),
     "quantized": (
@@ -211,9 +211,9 @@ def test_progress_reports_every_byte(folder: Path) -> None:
     assert total in sizes[:-1], "the last tensor was counted too"
 
 
-def test_keys_that_steer_transformers_own_machinery_are_ignored(folder: Path) -> None:
+def test_keys_that_steer_transformers_own_machinery_or_name_foreign_code_are_ignored(folder: Path) -> None:
     steering = {"_attn_implementation": "evil/kernel", "_attn_implementation_internal": "evil/kernel"}
-    change(folder / "config.json", **steering)
+    change(folder / "config.json", **steering, auto_map={"AutoModelForCausalLM": "evil.Model"})
     assert "evil" not in str(vars(inspect(folder).config))
     load(folder)
 
