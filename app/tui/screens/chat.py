@@ -134,13 +134,13 @@ class ChatScreen(ChatAnswers):
         event.stop()
         text = event.text or self.completion.current
         if text is None:  # typed to its end meanwhile
-            if event.run and self.prompt.text.strip():
-                self.post_message(messages.PromptSubmitted(self.prompt.text))
+            if event.run:
+                self.prompt.submit()
             return
         self.prompt.replace_text(text)
         self.prompt.focus()
         if event.run and not text.endswith(" "):
-            self.post_message(messages.PromptSubmitted(text))
+            self.prompt.submit()
 
     @on(messages.StarterMoved)
     def _move_starter(self, event: messages.StarterMoved) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
+from importlib import import_module
 
 from textual import work
 from textual.timer import Timer
@@ -44,7 +46,8 @@ class ChatAnswers(ChatLayout):
         self.call_after_refresh(self.load_model)
 
     def load_model(self) -> None:
-        """Get the model into memory, in the background."""
+        """Get the model into memory, in the background, and meanwhile what the first answer needs."""
+        self.run_worker(partial(import_module, "app.tui.widgets.streamed_markdown"), thread=True)
         if self._loading is None or self._loading.is_finished:
             self._loading = self._load()
 
@@ -89,11 +92,13 @@ class ChatAnswers(ChatLayout):
         """Ask this; while an answer runs it stays in the prompt."""
         if self.live is not None:
             self.notify("An answer is running: esc stops it. Your text stays here.")
+            self.prompt.take_back(text)
             return
         try:
             question = self.conversation.say(text)
         except CommandError as error:
             self.report(error)
+            self.prompt.take_back(text)
             return
         self.prompt.sent(text)
         for widget in self.transcript.query("Welcome, Failure.-loading"):
@@ -103,14 +108,16 @@ class ChatAnswers(ChatLayout):
         await self.begin_answer()
 
     async def begin_answer(self) -> None:
+        """Have the turn where the conversation is answered, below what is shown of it."""
+        if len(self.transcript.turns) > SHOWN_TURNS:
+            self.shown_turns = SHOWN_TURNS
+            await self.show_path()
         think = "off" if self.model is not None and self.model.thinking_format is None else self.effort.think
         try:
             asked = self.conversation.ask(think)
         except CommandError as error:
             self.report(error)
             return
-        if len(self.transcript.turns) > SHOWN_TURNS:
-            await self.show_path()
         view = AnswerTurn(asked.turn.id)
         await self.transcript.add(view)
         view.set_view(self.thoughts)

@@ -80,17 +80,26 @@ class Prompt(TextArea):
     def action_send(self) -> None:
         if self.completing:
             self.post_message(CompletionChosen(run=True))
-        elif self.text.strip():
-            self.post_message(PromptSubmitted(self.text))
-        elif self.offering:
+        elif self.text.strip() or not self.offering:
+            self.submit()
+        else:
             self.post_message(StarterChosen())
+
+    def submit(self) -> None:
+        """Send what is written. The prompt is empty at once: what is typed from here on is the next one."""
+        if self.text.strip():
+            self.post_message(PromptSubmitted(self.text))
+            self.clear()
 
     def sent(self, text: str) -> None:
         """The text was accepted: it is history now."""
         if not self._sent or self._sent[-1] != text:
             self._sent.append(text)
         self._recalled = None
-        self.clear()
+
+    def take_back(self, text: str) -> None:
+        """The text was not accepted: it is here again."""
+        self.replace_text(text + self.text)
 
     def action_newline(self) -> None:
         self.insert("\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textual.app import ComposeResult
+from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Static
 
@@ -9,29 +11,32 @@ from app import figures
 from engine.protocol import Answer
 
 
-class ReceiptLine(Static):
-    """The receipt's short form; a stopped answer says so in front."""
+class ReceiptLine(Horizontal):
+    """The receipt's short form, or how an answer without one ended."""
 
     DEFAULT_CSS = """
-    ReceiptLine { height: auto; width: 1fr; color: $mull-muted; display: none; margin: 0; }
-    ReceiptLine.-shown { display: block; }
+    ReceiptLine {
+        height: auto; width: 1fr; color: $mull-muted; display: none;
+        &.-shown { display: block; }
+        & > .corner { width: 2; }
+        & > #cost { width: 1fr; height: auto; }
+    }
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._text = ""
+    def compose(self) -> ComposeResult:
+        yield Static(Content("└"), classes="corner")
+        yield Static(id="cost")
 
-    def render(self) -> Content:
-        """Lines after the first are indented below its text."""
-        room = max(1, self.size.width - 2)
-        return Content("└ ") + Content("\n  ").join(Content(self._text).wrap(room))
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return str(self.query_one("#cost", Static).render())
 
     def show(self, answer: Answer, place: tuple[int, int]) -> None:
         """Show the cost of this answer; `place` is its number among its siblings and how many there are."""
         self.say(figures.receipt_line(answer, place))
 
     def say(self, text: str) -> None:
-        """Show this, as where an answer has no receipt."""
-        self._text = text
+        """Show this."""
         self.add_class("-shown")
-        self.refresh(layout=True)
+        self.query_one("#cost", Static).update(Content(text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import Click
 from textual.reactive import var
@@ -25,33 +25,35 @@ LOW = 16
 REAL_MODEL = "mull --model PATH|REPO"
 
 
-class StarterLine(Static):
-    """One prompt that can be chosen."""
+class StarterLine(Horizontal):
+    """One prompt that can be chosen, with its title and what it shows; when brief, the prompt alone."""
 
     DEFAULT_CSS = """
-    StarterLine { height: auto; width: 1fr; border-left: blank; pointer: pointer; }
-    StarterLine:hover { background: $panel; }
-    StarterLine.-chosen { background: $panel; border-left: outer $mull-effort; }
+    StarterLine {
+        height: auto; width: 1fr; border-left: blank; pointer: pointer;
+        &:hover { background: $panel; }
+        &.-chosen { background: $panel; border-left: outer $mull-effort; }
+        & > Static { height: auto; width: 1fr; }
+        & > .number { width: 3; color: $mull-effort; text-style: bold; }
+        & > .brief { display: none; text-wrap: nowrap; text-overflow: ellipsis; }
+        &.-brief > .brief { display: block; }
+        &.-brief > .full { display: none; }
+    }
     """
 
     def __init__(self, number: int, starter: Starter) -> None:
-        super().__init__()
-        self._number = number
+        hint = f"  {starter.hint}" if starter.hint else ""
+        title = Content.assemble((starter.title, "bold"), (hint, "$mull-muted"))
+        super().__init__(
+            Static(Content(str(number)), classes="number"),
+            Static(Content.assemble(title, f"\n{starter.prompt}"), classes="full"),
+            Static(Content(starter.prompt), classes="brief"),
+        )
         self.starter = starter
 
     def on_click(self, event: Click) -> None:
         event.stop()
         self.post_message(StarterChosen(self.starter.prompt))
-
-    def render(self) -> Content:
-        """Its title, what it shows, and the prompt; in a low terminal the prompt alone."""
-        number = (f"{self._number}  ", "bold $mull-effort")
-        if self.has_class("-brief"):
-            return Content.assemble(number, self.starter.prompt).truncate(self.size.width, ellipsis=True)
-        hint = f"  {self.starter.hint}" if self.starter.hint else ""
-        return Content.assemble(
-            number, (self.starter.title, "bold"), (hint, "$mull-muted"), f"\n   {self.starter.prompt}"
-        )
 
 
 class Welcome(Vertical):
