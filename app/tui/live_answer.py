@@ -51,7 +51,7 @@ class LiveAnswer:
             case Loaded():
                 self.view.wait_for("the model is ready")
             case Queued(ahead=ahead):
-                self.view.wait_for(f"{ahead} other {'answer runs' if ahead == 1 else 'answers run'} first")
+                self.view.wait_for(f"{ahead} {'request' if ahead == 1 else 'requests'} before this one")
             case Started(thinking_limit=limit):
                 self.view.thinking.limit = limit
                 self.view.wait_for("reading the prompt")

@@ -25,7 +25,7 @@ class TopBar(Horizontal):
     TopBar {
         height: 1; dock: top; padding: 0 1; background: $surface;
         & > #model { width: 1fr; height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
-        & > #state { width: auto; height: 1; color: $mull-muted; text-wrap: nowrap; }
+        & > #state { width: auto; margin: 0 0 0 2; height: 1; color: $mull-muted; text-wrap: nowrap; }
     }
     """
 

@@ -95,18 +95,15 @@ class Welcome(Vertical):
             about = BRIEF_TINY if brief else ABOUT_TINY
         name = (clean_line(self._model), "bold $mull-effort")
         self.query_one("#about", Static).update(Content.assemble(name, "  ", about))
+        how = "" if brief else " with a folder, or a repository that is already in the Hugging Face cache."
+        lead = "Else: " if brief else "For a real model: "
+        self.query_one("#real", Static).update(Content.assemble(lead, (REAL_MODEL, "$foreground"), how))
 
     def compose(self) -> ComposeResult:
         yield Static(id="about")
         for number, starter in enumerate(self._starters, 1):
             yield StarterLine(number, starter)
-        yield Static(
-            Content.assemble(
-                "For a real model: ", (REAL_MODEL, "$foreground"), " with a folder, or a repository that is "
-                "already in the Hugging Face cache.",
-            ),
-            id="real",
-        )  # fmt: skip
+        yield Static(id="real")
 
     def watch_chosen(self) -> None:
         for index, line in enumerate(self.query(StarterLine)):

@@ -41,6 +41,7 @@ def said(answer: AnswerTurn) -> str:
 
 
 async def ask(pilot, text: str = "What is 1+1?") -> None:
+    chat(pilot.app).prompt.focus()
     chat(pilot.app).prompt.replace_text(text)
     await pilot.press("enter")
     await pilot.pause(FRAME_S)
@@ -472,6 +473,7 @@ async def test_a_long_conversation_shows_its_last_turns_and_brings_back_the_othe
         await pilot.pause()
         assert len(transcript.turns) == 18
         await ask(pilot)
+        await pilot.pause(0.5)
         assert [said(answer) for answer in answers(app)][-3:] == ["answer 7", "answer 8", "2"]
         assert len(transcript.turns) == 13, "a new question lets the old ones go again"
 
