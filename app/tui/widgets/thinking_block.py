@@ -18,7 +18,10 @@ from app.tui.messages import ThoughtsToggled
 LINE_PREVIEW = 3
 """Lines of the latest thoughts that the one-line view shows while they come."""
 PREVIEW_CHARACTERS = 400
+FULL_CHARACTERS = 6000
+"""How much of them the full view shows while they come: each frame lays all of it out."""
 BAR_WIDTH = 20
+GAP = "  "
 WIDE = 60
 """Columns from which the key that ends the thinking is explained."""
 
@@ -102,30 +105,19 @@ class ThinkingBlock(Vertical):
             return Content.styled(f"{'▾' if opened else '▸'} Thought{cost}", "$mull-muted")
         used = figures.count(self.tokens)
         count = f"{used} tok" if self.limit is None else f"{used}/{figures.count(self.limit)}"
-        bar = (
-            Content("")
-            if self.limit is None
-            else progress(self.tokens / max(1, self.limit), self._bar_width())
-        )
-        hint = "^T answer now" if self.size.width >= WIDE else "^T"
-        return Content("  ").join(
-            [
-                Content.styled("▾ Thinking", "bold $mull-effort"),
-                Content(count),
-                *([bar] if bar else []),
-                Content.styled(time, "$mull-muted"),
-                Content.styled(hint, "$mull-muted"),
-            ]
-        )
-
-    def _bar_width(self) -> int:
-        """As long as there is room for, within reason."""
-        return max(4, min(BAR_WIDTH, self.size.width - 36))
+        head = Content.styled("▾ Thinking", "bold $mull-effort")
+        timing = Content.styled(time, "$mull-muted")
+        hint = Content.styled("^T answer now" if self.size.width >= WIDE else "^T", "$mull-muted")
+        room = self.size.width - len(GAP.join((head.plain, count, "", time, hint.plain)))
+        if self.limit is None or room < 3:
+            return Content(GAP).join([head, Content(count), timing, hint])
+        bar = progress(self.tokens / max(1, self.limit), min(BAR_WIDTH, room))
+        return Content(GAP).join([head, Content(count), bar, timing, hint])
 
     def _visible(self) -> str:
         text = self._text.strip("\n")
         if self.view == "full":
-            return text
+            return text[-FULL_CHARACTERS:] if self.live else text
         if self.view == "line" and self.live:
             return "\n".join(text[-PREVIEW_CHARACTERS:].split("\n")[-LINE_PREVIEW:])
         return ""
