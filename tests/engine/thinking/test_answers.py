@@ -118,9 +118,14 @@ async def test_a_thought_reopened_in_the_answer_spends_the_same_budget(tmp_path:
     script = {THINK: A, A: B, B: END, END: C, C: THINK, FORCED[-1]: D}
     done = await run(backend_of(tmp_path, script), think=30, max_tokens=12)
     tokens = done.answer.receipt.tokens
-    assert tokens.thinking <= 30 - len(FORCED) - 1
+    assert tokens.thinking + tokens.forced <= 30
     assert done.answer.answer.startswith("333") and "<think>" not in done.answer.answer
     assert tokens.forwarded() == done.forwarded
+
+
+async def test_a_thought_does_not_open_another_inside_itself(tmp_path: Path, run: Run) -> None:
+    done = await run(backend_of(tmp_path, {THINK: A, A: THINK}), think=40, max_tokens=5)
+    assert done.answer.thinking.startswith("1") and "<think>" not in done.answer.thinking
 
 
 async def test_thinking_off_never_opens_a_thought(tmp_path: Path, run: Run) -> None:
@@ -185,6 +190,8 @@ async def test_a_budget_too_small_to_think_in_answers_directly_and_says_so(tmp_p
         done.answer.receipt.state.notices
     )
     assert "thinking is off" in done.answer.receipt.state.notices[0]
+    off = await Run()(backend_of(tmp_path, {FORCED[-1]: D, D: EOS}), think="off")
+    assert done.answer.receipt.tokens == off.answer.receipt.tokens, "the prompt is the one without thinking"
 
 
 @pytest.mark.parametrize(
