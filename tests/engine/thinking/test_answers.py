@@ -116,7 +116,7 @@ async def test_an_end_of_text_inside_a_thought_ends_only_the_thought(tmp_path: P
 async def test_a_thought_reopened_in_the_answer_spends_the_same_budget(tmp_path: Path, run: Run) -> None:
     # the answer opens a thought again and again: <think> 1 2 </think> 3 <think> 1 2 </think> 3 …
     script = {THINK: A, A: B, B: END, END: C, C: THINK, FORCED[-1]: C}
-    done = await run(backend_of(tmp_path, script), think=30, max_tokens=12)
+    done = await run(backend_of(tmp_path, script), think=30, max_tokens=60)
     tokens = done.answer.receipt.tokens
     assert tokens.thinking + tokens.forced <= 30
     assert done.answer.answer.startswith("333") and "<think>" not in done.answer.answer
