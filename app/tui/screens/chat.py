@@ -228,6 +228,7 @@ class ChatScreen(ChatAnswers):
         if selection:
             self.copy(selection)
             self.clear_selection()
+            self.prompt.move_cursor(self.prompt.cursor_location)
         elif self.live is not None:
             await self.stop_or_abort()
         elif self.prompt.text:

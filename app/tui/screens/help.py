@@ -50,7 +50,7 @@ class HelpScreen(ModalScreen[None]):
             yield Static(Content(figures.LEGEND), classes="legend")
 
     def action_scroll(self, lines: int) -> None:
-        self.query_one("#help").scroll_relative(y=lines, animate=False)
+        self.query_one("#help").scroll_relative(y=lines, animate=False, immediate=True)
 
 
 class HelpRow(Horizontal):

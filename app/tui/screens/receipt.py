@@ -62,7 +62,7 @@ class ReceiptScreen(ModalScreen[None]):
                 yield PlainRow("note", clean_line(what))
 
     def action_scroll(self, lines: int) -> None:
-        self.query_one("#receipt").scroll_relative(y=lines, animate=False)
+        self.query_one("#receipt").scroll_relative(y=lines, animate=False, immediate=True)
 
 
 def words(name: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from textual.pilot import Pilot
 
 from app.config import Settings
 from app.sessions.recorder import Clock, Recorder
@@ -85,6 +86,8 @@ class Hold:
 
 
 HOLD = Hold()
+FRAMES_S = 0.2
+"""Longer than a frame or two, so that what arrived is drawn."""
 Script = list[Event | Hold | Exception]
 
 
@@ -115,6 +118,8 @@ class ScriptedEngine:
         self._released = asyncio.Event()
         self._cancelled = False
         self._deaf = False
+        self._playing = 0
+        self._holding = 0
 
     def release(self) -> None:
         """Go on after the place where the script holds."""
@@ -144,17 +149,38 @@ class ScriptedEngine:
             yield Finished(answer=self._end(said["answer"], said["thinking"], "cancelled"))
 
     async def _play(self, script: Script) -> AsyncGenerator[Event, None]:
-        for item in script:
-            if isinstance(item, Hold):
-                await self._released.wait()
-                self._released.clear()
-                if self._cancelled:
-                    return
-            elif isinstance(item, Exception):
-                raise item
-            else:
-                yield item
-                await asyncio.sleep(0)
+        self._playing += 1
+        try:
+            for item in script:
+                if isinstance(item, Hold):
+                    await self._hold()
+                    if self._cancelled:
+                        return
+                elif isinstance(item, Exception):
+                    raise item
+                else:
+                    yield item
+                    await asyncio.sleep(0)
+        finally:
+            self._playing -= 1
+
+    async def _hold(self) -> None:
+        self._holding += 1
+        try:
+            await self._released.wait()
+            self._released.clear()
+        finally:
+            self._holding -= 1
+
+    async def settle(self, pilot: Pilot[None]) -> None:
+        """Wait until every script under way holds or has ended, and what came of it is drawn."""
+        for _ in range(200):
+            await pilot.pause(0.01)
+            if self._playing == self._holding and (self._holding or pilot.app.chat.live is None):
+                break
+        if pilot.app.chat.live is not None:
+            await pilot.pause(FRAMES_S)
+        await pilot.pause()
 
     async def control(self, answer_id: str, control: Control) -> None:
         self.controls.append(control)

@@ -20,9 +20,6 @@ from app.tui.widgets.user_turn import UserTurn
 from app.tui.widgets.welcome import Welcome
 from engine.protocol import AnswerNow, Cancel, Failed, Finished, More
 
-FRAME_S = 0.12
-"""Longer than a frame, so that what arrived is drawn."""
-
 
 def chat(app: MullApp) -> ChatScreen:
     return app.chat
@@ -40,11 +37,16 @@ def said(answer: AnswerTurn) -> str:
     return answer.body.query_one(Markdown).source
 
 
+async def settle(pilot) -> None:
+    """Wait until what the engine's script says by now is drawn."""
+    await pilot.app.chat.services.engine.settle(pilot)
+
+
 async def ask(pilot, text: str = "What is 1+1?") -> None:
     chat(pilot.app).prompt.focus()
     chat(pilot.app).prompt.replace_text(text)
     await pilot.press("enter")
-    await pilot.pause(FRAME_S)
+    await settle(pilot)
 
 
 def session(kit) -> Session:
@@ -79,7 +81,7 @@ async def test_a_prompt_sent_while_the_model_loads_is_answered_when_it_is_there(
         await ask(pilot)
         assert answers(app)[0].has_class("-waiting")
         kit.engine.release()
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         assert said(answers(app)[0]) == "2"
         assert chat(app).top.model == kit.model
 
@@ -107,7 +109,7 @@ async def test_an_answer_is_streamed_kept_and_receipted(kit) -> None:
         await ask(pilot)
         assert "It is" in text_of(answers(app)[0].query_one("#tail", Static))
         kit.engine.release()
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         assert said(answers(app)[0]) == "It is **2**"
         assert "think 40" in answers(app)[0].query_one(ReceiptLine).text
     assert [turn.content for turn in session(kit).tree] == ["What is 1+1?", "It is **2**"]
@@ -176,7 +178,7 @@ async def test_control_sequences_and_markup_of_a_model_are_shown_as_text_or_drop
             assert "[@click=app.quit()]" in screen
             assert not {"\x1b", "\x9b", "\x07", "\u202e"} & set(screen)
             kit.engine.release()
-            await pilot.pause(FRAME_S)
+            await settle(pilot)
         assert "html" in said(answers(app)[0])
 
 
@@ -197,12 +199,12 @@ async def test_thoughts_are_live_then_one_line_and_ctrl_o_shows_hides_and_cycles
         await ask(pilot)
         block = answers(app)[0].thinking
         kit.clock.seconds += 2.5
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         head = text_of(block.query_one("#head", Static))
         assert "40/512" in head and "2.5s" in head and "^T answer now" in head
         assert "second" in text_of(block.query_one("#thoughts", Static))
         kit.engine.release()
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         thoughts = block.query_one("#thoughts", Static)
         assert "Thought for 40 tokens · 1.4s" in text_of(block.query_one("#head", Static))
         assert not thoughts.display
@@ -229,7 +231,7 @@ async def test_thoughts_that_the_reader_opened_stay_open_when_the_answer_begins(
         await ask(pilot)
         await pilot.press("ctrl+o")
         kit.engine.release()
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         assert answers(app)[0].thinking.query_one("#thoughts", Static).display
 
 
@@ -284,7 +286,7 @@ async def test_ctrl_t_ends_the_thinking(kit) -> None:
     async with app.run_test() as pilot:
         await ask(pilot)
         await pilot.press("ctrl+t")
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         assert said(answers(app)[0]) == "2"
     assert kit.engine.controls == [AnswerNow()]
 
@@ -297,7 +299,7 @@ async def test_esc_stops_an_answer_and_keeps_what_was_said(kit) -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         await ask(pilot)
         await pilot.press("escape")
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         assert said(answers(app)[0]) == "half of "
         assert "stopped" in answers(app)[0].query_one(ReceiptLine).text
     assert kit.engine.controls == [Cancel()]
@@ -310,7 +312,7 @@ async def test_a_second_esc_does_not_wait_for_an_engine_that_hangs(kit) -> None:
         kit.engine.ignore_cancel()
         await ask(pilot)
         await pilot.press("escape", "escape")
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         assert chat(app).live is None
         assert "interrupted" in answers(app)[0].query_one(ReceiptLine).text
 
@@ -321,7 +323,7 @@ async def test_ctrl_c_stops_then_clears_then_asks_then_quits(kit) -> None:
         await ask(pilot)
         chat(app).prompt.replace_text("draft")
         await pilot.press("ctrl+c")
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         assert chat(app).live is None and chat(app).prompt.text == "draft"
         await pilot.press("ctrl+c")
         assert chat(app).prompt.text == ""
@@ -343,6 +345,9 @@ async def test_ctrl_c_copies_a_selection_and_nothing_else(kit) -> None:
         await pilot.press("ctrl+c")
         assert app.clipboard == "some words"
         assert chat(app).live is not None and chat(app).prompt.text == "some words"
+        await pilot.press("ctrl+c")
+        await settle(pilot)
+        assert chat(app).live is None, "with nothing selected any more, it stops"
 
 
 async def test_ctrl_q_stops_keeps_and_lets_go_of_the_engine(kit) -> None:
@@ -350,7 +355,7 @@ async def test_ctrl_q_stops_keeps_and_lets_go_of_the_engine(kit) -> None:
     async with app.run_test() as pilot:
         await ask(pilot)
         await pilot.press("ctrl+q")
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
     assert kit.engine.closed
     assert [turn.status for turn in session(kit).tree] == ["complete", "stopped"]
 
@@ -368,7 +373,7 @@ async def test_a_failure_names_cause_and_next_step_keeps_the_partial_and_r_retri
             first.query_one(Failure)
         )
         await pilot.press("escape", "r")
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         (second,) = answers(app)
         assert said(second) == "2"
         assert "2/2" in second.query_one(ReceiptLine).text
@@ -417,6 +422,17 @@ async def test_in_the_transcript_keys_move_copy_and_show_the_receipt(kit) -> Non
         assert chat(app).prompt.has_focus
 
 
+async def test_j_and_k_scroll_a_receipt_line_by_line_however_fast_they_come(kit) -> None:
+    app = kit.app(kit.complete("2"))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ask(pilot)
+        await ask(pilot, "/receipt")
+        for key in "jjjjjk":
+            app.post_message(events.Key(key, key))
+        await settle(pilot)
+        assert app.screen.query_one("#receipt").scroll_y == 4
+
+
 async def test_typing_in_the_transcript_goes_back_to_the_prompt(kit) -> None:
     app = kit.app(kit.complete("2"))
     async with app.run_test() as pilot:
@@ -430,7 +446,7 @@ async def test_r_makes_a_variant_and_brackets_go_through_them(kit) -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         await ask(pilot)
         await pilot.press("escape", "r")
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         assert [said(answer) for answer in answers(app)] == ["second"]
         await pilot.press("escape", "left_square_bracket")
         await pilot.pause()
@@ -452,7 +468,7 @@ async def test_the_reader_who_scrolls_up_is_left_alone_and_told_of_new_text(kit)
         transcript.scroll_to(y=5, animate=False)
         await pilot.pause()
         kit.engine.release()
-        await pilot.pause(2 * FRAME_S)
+        await settle(pilot)
         assert transcript.scroll_y == 5
         assert chat(app).pill.display
         await pilot.click(chat(app).pill)
@@ -473,7 +489,7 @@ async def test_a_long_conversation_shows_its_last_turns_and_brings_back_the_othe
         await pilot.pause()
         assert len(transcript.turns) == 18
         await ask(pilot)
-        await pilot.pause(0.5)
+        await settle(pilot)
         assert [said(answer) for answer in answers(app)][-3:] == ["answer 7", "answer 8", "2"]
         assert len(transcript.turns) == 13, "a new question lets the old ones go again"
 
@@ -485,7 +501,7 @@ async def test_a_resumed_conversation_is_shown_as_it_was_and_goes_on(kit) -> Non
         await ask(pilot, "and 2+2?")
     app = kit.app(kit.complete("4"), resume="last")
     async with app.run_test() as pilot:
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         assert [said(answer) for answer in answers(app)] == ["2", "hal"]
         assert "went away" in text_of(answers(app)[1].query_one(Failure))
         await ask(pilot, "go on")
@@ -500,7 +516,7 @@ async def test_ctrl_j_starts_a_new_line_and_enter_sends_all_of_them(kit) -> None
     app = kit.app(kit.complete("2"))
     async with app.run_test() as pilot:
         await pilot.press("a", "ctrl+j", "b", "enter")
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
     assert kit.engine.requests[0].messages[0].content == "a\nb"
 
 
@@ -623,7 +639,7 @@ async def test_ctrl_n_begins_a_new_conversation_and_keeps_the_old_one(kit) -> No
     async with app.run_test() as pilot:
         await ask(pilot, "first")
         await pilot.press("ctrl+n")
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         assert chat(app).query(Welcome) and not answers(app)
         await ask(pilot, "second")
     assert [message.content for message in kit.engine.requests[1].messages] == ["second"]
@@ -649,7 +665,7 @@ async def test_a_starter_is_chosen_by_keyboard(kit, keys: tuple[str, ...]) -> No
     app = kit.app(kit.complete("9"))
     async with app.run_test() as pilot:
         await pilot.press(*keys)
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         assert not chat(app).query(Welcome)
     assert kit.engine.requests[0].messages[0].content == kit.starters[1].prompt
 
@@ -658,7 +674,7 @@ async def test_a_starter_is_chosen_by_mouse(kit) -> None:
     app = kit.app(kit.complete("9"))
     async with app.run_test() as pilot:
         await pilot.click(chat(app).query("StarterLine").last())
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
     assert kit.engine.requests[0].messages[0].content == kit.starters[2].prompt
 
 
@@ -696,7 +712,7 @@ async def test_any_size_of_terminal_is_survived_through_a_whole_answer(kit, size
         for other in ((120, 30), (2, 40), (300, 3), size):
             await pilot.resize_terminal(*other)
         kit.engine.release()
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         await pilot.press("escape", "i", "escape", "f1", "escape")
         await pilot.pause()
         assert said(answers(app)[0]) == kit.proof
@@ -744,7 +760,7 @@ async def test_a_finished_answer_is_exactly_what_the_engine_said_at_the_end(kit)
     async with app.run_test() as pilot:
         await ask(pilot)
         kit.engine.release()
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         assert said(answers(app)[0]) == "one\n\nthree"
 
 
@@ -756,6 +772,6 @@ async def test_keys_that_arrive_in_a_burst_are_taken_in_their_order(kit) -> None
             app.post_message(events.Key("space" if character == " " else character, character))
         app.post_message(events.Key("enter", "\r"))
         app.post_message(events.Key("x", "x"))
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
         assert chat(app).prompt.text == "x"
     assert kit.engine.requests[0].messages[0].content == "1 + 1"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from app.config import Settings
 
-FRAME_S = 0.15
 QUESTION = "What is 4748 + 2674?"
 RATES = (61.0, 74.5, 80.2, 84.0, 86.1, 86.6)
+
+
+async def settle(pilot) -> None:
+    """Wait until what the engine's script says by now is drawn."""
+    await pilot.app.chat.services.engine.settle(pilot)
 
 
 async def ask(pilot) -> None:
     pilot.app.chat.prompt.replace_text(QUESTION)
     await pilot.press("enter")
-    await pilot.pause(FRAME_S)
-    await pilot.pause()
+    await settle(pilot)
 
 
 def then(*keys: str):
@@ -22,7 +25,7 @@ def then(*keys: str):
     async def run(pilot) -> None:
         await ask(pilot)
         await pilot.press(*keys)
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
 
     return run
 
@@ -36,7 +39,7 @@ def thinking_for_a_while(kit):
     async def run(pilot) -> None:
         await ask(pilot)
         kit.clock.seconds += 1.4
-        await pilot.pause(FRAME_S)
+        await settle(pilot)
 
     return run
 
