@@ -194,7 +194,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"No checkpoint in {options.model}: config.json is missing.", file=sys.stderr)
         return 1
     torch.set_num_threads(options.threads)
-    problems = problem_set(options.problems, options.seed)
+    try:
+        problems = problem_set(options.problems, options.seed)
+    except RuntimeError as error:
+        print(f"{error}; ask for fewer with --problems.", file=sys.stderr)
+        return 1
     results = evaluate(Examinee.load(options.model), problems)
     report = {
         "problems": len(problems),
