@@ -104,11 +104,11 @@ class ChatLayout(Screen[None]):
             yield Prompt(blink=self.services.blink)
         yield EffortLine()
 
-    async def on_mount(self) -> None:
+    def on_mount(self) -> None:
         self.top.wanted = self.conversation.spec.model
         self.effort_line.effort = self.effort
         self.set_class(not self.meter, "-meter-off")
-        await self.show_path()
+        self.call_after_refresh(self.show_path)  # the prompt is there first
 
     async def show_path(self) -> None:
         """Draw the conversation as far as it goes, its last turns only."""
