@@ -39,7 +39,7 @@ class ChatAnswers(ChatLayout):
         self._loading: Worker[None] | None = None
         self._frames: Timer | None = None
 
-    async def on_mount(self) -> None:
+    def on_mount(self) -> None:
         self._frames = self.set_interval(1 / FRAMES_PER_SECOND, self._draw, pause=True)
         for warning in self.services.warnings:
             self.notify(clean_line(warning), severity="warning", markup=False)
