@@ -32,8 +32,8 @@ from engine.protocol import (
 )
 from engine.protocol.wire import Hello, Shutdown, Welcome, encode, read_client_frame
 
-LONG = Sampling(temperature=3.0, seed=7)
-"""So hot that the model babbles until it is stopped."""
+LONG = Sampling(temperature=99.0, seed=11)
+"""So hot that the model babbles for two thousand tokens."""
 
 
 @pytest.fixture

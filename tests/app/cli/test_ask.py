@@ -12,6 +12,8 @@ import pytest
 from cli import Home, one_line
 
 QUESTION = "What is 48 + 26?"
+LONG = ("--temperature", "99", "--seed", "11", "--think", "off", "--max-tokens", "3000")
+"""So hot that the model babbles for two thousand tokens."""
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,7 @@ def test_a_killed_engine_is_one_line_and_the_next_question_starts_another(home: 
     assert home.run("ask", QUESTION).returncode == 0
     engine = home.engine()
     assert engine is not None
-    process = home.start("ask", "--temperature", "3", "--think", "off", "--max-tokens", "3000", QUESTION)
+    process = home.start("ask", *LONG, QUESTION)
     assert process.stdout is not None
     said = process.stdout.read(4)
     os.kill(engine["pid"], signal.SIGKILL)
@@ -130,7 +132,7 @@ def test_a_killed_engine_is_one_line_and_the_next_question_starts_another(home: 
 
 
 def test_an_interrupt_ends_with_130_and_stops_the_answer(home: Home) -> None:
-    process = home.start("ask", "--temperature", "3", "--think", "off", "--max-tokens", "3000", QUESTION)
+    process = home.start("ask", *LONG, QUESTION)
     assert process.stdout is not None
     process.stdout.read(4)
     process.send_signal(signal.SIGINT)
@@ -201,7 +203,7 @@ def test_a_simulated_profile_predicts_and_says_so(home: Home) -> None:
 
 
 def test_a_closed_pipe_ends_silently(home: Home) -> None:
-    process = home.start("ask", "--temperature", "3", "--think", "off", "--max-tokens", "3000", QUESTION)
+    process = home.start("ask", *LONG, QUESTION)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.read(4)
     process.stdout.close()
