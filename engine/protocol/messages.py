@@ -132,6 +132,8 @@ class Started(Struct, frozen=True, kw_only=True, tag="started"):
     context: int
     thinking_limit: int
     """Tokens that this answer may think, the forced end included; 0 when it does not think."""
+    thinking_room: int = 0
+    """The most that `thinking_limit` can be raised to, for the answer keeps a reserve of the context."""
 
 
 class Delta(Struct, frozen=True, kw_only=True, tag="delta"):

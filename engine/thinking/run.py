@@ -86,6 +86,7 @@ async def answer(
         prompt_tokens=len(context.prompt),
         context=backend.info.context,
         thinking_limit=context.budget.limit,
+        thinking_room=context.budget.room if context.budget.thinks else 0,
     )
     emit(started)
     for note in notices:
