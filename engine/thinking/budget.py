@@ -19,8 +19,8 @@ RESERVE_SHARE = 0.1
 class ThinkingBudget:
     """The tokens that the thoughts of one answer may take, over every time that it opens one.
 
-    `limit` includes the forced phrase of `phrase` tokens that ends the thought; `room` is what the context
-    leaves to thinking when the answer has its reserve. Both bounds move with `more`.
+    `limit` includes what is forced: opening a thought, and the phrase of `phrase` tokens that ends one, which
+    is kept back from the lease until it is spent. `room` is the most that the limit can be raised to.
     """
 
     limit: int
@@ -29,6 +29,7 @@ class ThinkingBudget:
     lease: Lease
     note: str | None = None
     """Why there is less thinking than was asked for."""
+    forced: int = 0
 
     @property
     def thinks(self) -> bool:
@@ -42,7 +43,25 @@ class ThinkingBudget:
     def more(self, tokens: int) -> None:
         """Raise or lower the limit while it runs; below what was used it ends the thinking at once."""
         self.limit = max(0, min(self.limit + tokens, self.room))
-        self.lease.limit = max(0, self.limit - self.phrase)
+        self._fit_lease()
+
+    def charge(self, tokens: int) -> None:
+        """Tokens were forced."""
+        self.forced += tokens
+        self._fit_lease()
+
+    def may_reopen(self, context_left: int) -> bool:
+        """Whether another thought may be opened where the context has this many tokens left.
+
+        It then holds the thought to what leaves the answer its reserve.
+        """
+        self.room = min(self.room, self.lease.used + self.forced + context_left - reserve(context_left))
+        self.limit = min(self.limit, self.room)
+        self._fit_lease()
+        return self.thinks and not self.exhausted
+
+    def _fit_lease(self) -> None:
+        self.lease.limit = max(0, self.limit - self.forced - self.phrase)
 
 
 def reserve(room: int) -> int:
@@ -50,19 +69,20 @@ def reserve(room: int) -> int:
     return min(max(RESERVE_TOKENS, int(room * RESERVE_SHARE)), room // 2)
 
 
-def plan(think: Think, room: int, phrase: int) -> ThinkingBudget:
+def plan(think: Think, room: int, opening: int, phrase: int) -> ThinkingBudget:
     """The budget for `think` where the prompt leaves `room` tokens of context.
 
-    `phrase` tokens open and end a thought. A budget that cannot hold them and one token of thought means
-    thinking off, and says so.
+    `opening` tokens are forced to open the thought and `phrase` to end it. A budget that cannot hold them
+    and one token of thought means thinking off, and says so.
     """
     available = room - reserve(room)
     wanted = 0 if think == "off" else available if think == "max" else int(think)
     limit = min(wanted, available)
+    around = opening + phrase
     note = None
-    if wanted > 0 and limit < phrase + 1:
+    if wanted > 0 and limit < around + 1:
         note = (
-            f"thinking is off: {wanted} tokens cannot hold a thought and the {phrase} tokens around it"
+            f"thinking is off: {wanted} tokens cannot hold a thought and the {around} tokens around it"
             if wanted <= available
             else f"thinking is off: the prompt leaves {room} tokens of context, too few to think in"
         )

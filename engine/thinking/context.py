@@ -93,7 +93,7 @@ class Context:
         blank_ends = 0
         end_banned = False
         while True:
-            reopen = self.budget.thinks and not self.budget.exhausted
+            reopen = self.budget.may_reopen(self.backend.info.context - len(node.ids))
             extension = await self.backend.extend(
                 node,
                 "answer",
@@ -130,6 +130,7 @@ class Context:
 
     async def _force(self, node: Node, phase: Phase, ids: tuple[int, ...], shown: bool) -> None:
         await self.backend.force(node, phase, ids)
+        self.budget.charge(len(ids))
         self.tally.forced(phase, len(ids))
         style = self._style()
         text = self.backend.tokenizer.decode([i for i in ids if i not in (style.start, style.end)])

@@ -205,8 +205,8 @@ def _context(
             f"the conversation takes {len(prompt)} tokens and the context has {backend.info.context}",
             "shorten it, start a new one, or load the model with a larger --context",
         )
-    overhead = 0 if style is None else len(style.forced_end) + (0 if opened else 1)
-    budget = budgets.plan(think, room, overhead)
+    phrase = 0 if style is None else len(style.forced_end)
+    budget = budgets.plan(think, room, opening=0 if opened else 1, phrase=phrase)
     if budget.note:
         notices.append(budget.note)
     if think != "off" and not budget.thinks:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from importlib.resources import as_file, files
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,8 @@ A, B, C, D, E = TOKENIZER.encode("12345")
 FORCED = TOKENIZER.encode("\n</think>\n\n")
 
 
-def backend_of(tmp_path: Path, script: Mapping[int, int]) -> LocalBackend:
-    folder = scripted_checkpoint.write(tmp_path / "model", TINY, script, TOKENIZER.size)
+def backend_of(tmp_path: Path, script: Mapping[int, int], **config: object) -> LocalBackend:
+    folder = scripted_checkpoint.write(tmp_path / "model", TINY, script, TOKENIZER.size, **config)
     return open_backend(ModelSpec(model=str(folder)))
 
 
@@ -120,6 +121,28 @@ async def test_a_thought_reopened_in_the_answer_spends_the_same_budget(tmp_path:
     tokens = done.answer.receipt.tokens
     assert tokens.thinking + tokens.forced <= 30
     assert done.answer.answer.startswith("333") and "<think>" not in done.answer.answer
+    assert tokens.forwarded() == done.forwarded
+
+
+async def test_thoughts_that_end_the_text_again_and_again_spend_one_budget(tmp_path: Path, run: Run) -> None:
+    # each thought is one token and the end of the text; each answer begins with another thought
+    script = {THINK: A, A: EOS, FORCED[-1]: THINK}
+    done = await run(backend_of(tmp_path, script), think=32, max_tokens=40)
+    tokens = done.answer.receipt.tokens
+    assert tokens.thinking + tokens.forced <= 32
+    assert done.answer.answer
+    assert tokens.forwarded() == done.forwarded
+
+
+async def test_a_thought_opened_where_the_context_ends_leaves_an_answer(tmp_path: Path, run: Run) -> None:
+    # a thought of 45 tokens, an answer of 20, and another thought for which the context has no room
+    thought, said = range(300, 345), range(400, 420)
+    script = {THINK: thought[0], **dict(pairwise(thought)), thought[-1]: END}
+    script |= {END: said[0], **dict(pairwise(said)), said[-1]: THINK, FORCED[-1]: A, A: EOS}
+    done = await run(backend_of(tmp_path, script, max_position_embeddings=128))
+    tokens = done.answer.receipt.tokens
+    assert done.answer.answer.endswith("1") and done.answer.finish == "budget"
+    assert 46 < tokens.thinking < 92 and tokens.forced == 1 + len(FORCED)
     assert tokens.forwarded() == done.forwarded
 
 
