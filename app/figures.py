@@ -15,12 +15,12 @@ LEGEND = "● measured  ◐ derived or apportioned  ○ modelled  n/a unknown"
 UNKNOWN = "n/a"
 FINISHES = {
     "stop": "",
-    "budget": "ended by the budget",
+    "budget": "thought cut by the budget",
     "length": "cut at the token limit",
     "cancelled": "stopped",
     "error": "failed",
 }
-"""What the receipt line says of an answer that did not end by itself."""
+"""What the receipt line says of an answer that did not end by itself, or did not think to its end."""
 
 _LARGE = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 _SMALL = ("", "m", "µ", "n", "p")

@@ -1,9 +1,11 @@
 """Figures read as a person would write them, and what is unknown says so."""
 
+from collections.abc import Callable
+
 import pytest
 
 from app import figures
-from engine.protocol import Quantity, derived, measured, modelled, unavailable
+from engine.protocol import Answer, Quantity, derived, measured, modelled, unavailable
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,9 @@ def test_a_figure_never_rounds_up_to_a_thousand_of_its_prefix() -> None:
 def test_unknown_is_not_available_and_zero_is_zero() -> None:
     assert figures.quantity(unavailable("J", "no counter")) == "n/a"
     assert figures.quantity(derived(0, "FLOP", "")) == "0 FLOP ◐"
+
+
+def test_a_receipt_line_says_that_the_thought_was_cut_not_the_answer(
+    make_answer: Callable[..., Answer],
+) -> None:
+    assert figures.receipt_line(make_answer(finish="budget")).endswith("· thought cut by the budget")
