@@ -29,7 +29,7 @@ def profiles(name: str | None, as_json: bool) -> None:
     try:
         chosen = detect.detect(name, user_dir=directory)
     except catalogue.UnknownProfile as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(str(error), status=2) from error
     if as_json:
         show_json(chosen.as_object())
     else:

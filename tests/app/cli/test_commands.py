@@ -84,7 +84,7 @@ def test_the_version_is_the_distribution_s() -> None:
             "mull: --model belongs after the command: mull ps --model; see: mull --help",
         ),
         (["sessions", "show", "zz"], 1, "mull: no session begins with 'zz'; list them with: mull sessions"),
-        (["profiles", "rtx-409"], 1, "mull: unknown profile 'rtx-409'; did you mean rtx-4090?"),
+        (["profiles", "rtx-409"], 2, "mull: unknown profile 'rtx-409'; did you mean rtx-4090?"),
         ([], 1, "mull: the chat needs a terminal; in a pipe, use: mull ask -"),
         (["sessions", "show", HOSTILE], 1, "mull: no session begins with 'evil"),
     ],
