@@ -229,7 +229,6 @@ class Remembered(Struct, frozen=True, kw_only=True):
     think: Think | None = None
     theme: str | None = None
     show_thinking: ShowThinking | None = None
-    sidebar: bool | None = None
     meter: bool | None = None
 
 

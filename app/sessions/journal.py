@@ -52,13 +52,7 @@ class EventLine(Struct, frozen=True, kw_only=True, tag_field="line", tag="event"
     event: Event
 
 
-class TitleLine(Struct, frozen=True, kw_only=True, tag_field="line", tag="title"):
-    """The session was named."""
-
-    title: str
-
-
-Line = Header | TurnLine | EventLine | TitleLine
+Line = Header | TurnLine | EventLine
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Line)

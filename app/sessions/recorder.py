@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from app.errors import CommandError
-from app.sessions.journal import SCHEMA, EventLine, Header, Journal, TitleLine, TurnLine, storable
+from app.sessions.journal import SCHEMA, EventLine, Header, Journal, TurnLine, storable
 from app.sessions.session import Session
 from app.sessions.store import Store
 from app.sessions.tree import Tree, Turn, parameters
@@ -145,13 +145,6 @@ class Recorder:
         )
         session.apply(line)
         opened.append(line, durable=isinstance(event, Finished | Failed))
-
-    def rename(self, title: str) -> None:
-        """Give the session a name."""
-        session, opened = self._opened()
-        line = TitleLine(title=storable(title))
-        opened.append(line, durable=True)
-        session.apply(line)
 
     def close(self) -> None:
         """Let another process have the session; nothing may be recorded any more."""

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from app.errors import CommandError, reason
 from app.sessions import journal
-from app.sessions.journal import EventLine, Header, TitleLine, TurnLine
+from app.sessions.journal import EventLine, Header, TurnLine
 from app.sessions.tree import Status, Tree, Turn
 from engine.protocol import Answer, Delta, Event, Failed, Finished, Message
 
@@ -23,7 +23,6 @@ class Session:
         self.id = header.id
         self.created = header.created
         self.version = header.mull
-        self.title = ""
         self.damaged = 0
         """Lines of the file that could not be read."""
         self.read_only = "" if header.schema == journal.SCHEMA else _newer(header)
@@ -42,9 +41,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """The given title, or else the first words of the person, raw."""
-        if self.title:
-            return self.title
+        """The first words of the person, raw."""
         first = next((turn.content for turn in self._tree if turn.role == "user"), "")
         return name_of(first)
 
@@ -85,8 +82,6 @@ class Session:
                     raise ValueError(f"an event of the unknown turn {turn_id}")
                 if turn_id in self._drafts:
                     self._take(turn_id, event)
-            case TitleLine(title=title):
-                self.title = title
             case Header():
                 raise ValueError("a second header")
 

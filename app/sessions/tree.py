@@ -106,7 +106,3 @@ class Tree:
         """The turn's number among its siblings, from 1, and how many there are."""
         ids = self._children[self._turns[turn_id].parent]
         return ids.index(turn_id) + 1, len(ids)
-
-    def leaves(self) -> tuple[Turn, ...]:
-        """The turns that nothing follows: one per branch."""
-        return tuple(turn for turn in self if not self._children[turn.id])
