@@ -27,6 +27,8 @@ class Tokenizer(Protocol):
 
     eos_ids: frozenset[int]
     chat_template: str
+    has_template: bool
+    """The chat template is the model's own."""
 
     def render(self, messages: Sequence[Message], **template_arguments: object) -> list[int]:
         """The prompt's ids by the chat template, with the generation prompt at its end."""
@@ -107,9 +109,11 @@ class Forwarded:
 
 @dataclass
 class Account:
-    """What a node's work came to: filled by the backend, read by the ledger."""
+    """What a node's work came to: filled by the backend, read for the receipt."""
 
     forwarded: list[Forwarded] = field(default_factory=list)
+    sampling_s: dict[str, float] = field(default_factory=lambda: {"thinking": 0.0, "answer": 0.0})
+    """Seconds from logits to tokens, beside the forwards."""
     sampled_ns: list[int] = field(default_factory=list)
     """Monotonic time at which each token was sampled."""
 
@@ -140,16 +144,6 @@ class MemoryUse:
     device_total: int | None
 
 
-@dataclass(frozen=True)
-class Capabilities:
-    """What a backend can do beyond the plain: methods and budgets ask before they rely on it."""
-
-    logits: bool
-    """Winding down and bans act on logits; without, only a forced end."""
-    force: bool
-    """Ids can be put into the model's mouth."""
-
-
 class OutOfContext(Exception):
     """The ids do not fit into the context that the backend was loaded with."""
 
@@ -166,7 +160,6 @@ class Backend(Protocol):
     shape: ModelShape
     profile: Profile
     tokenizer: Tokenizer
-    capabilities: Capabilities
     defaults: Sampler
     """The model's own generation settings, with seed 0."""
     kernel_class: str

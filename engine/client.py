@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import itertools
 import os
+import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -46,6 +49,10 @@ from engine.protocol.wire import (
 
 START_TIMEOUT_S = 30.0
 """A worker binds its socket before it imports torch; a machine that swaps may still need seconds."""
+ANSWER_TIMEOUT_S = 5.0
+"""Within this an engine that works answers a greeting or a question for its status."""
+SHUTDOWN_TIMEOUT_S = 8.0
+"""Within this an engine that was told to leave has left; then it is killed."""
 HANDOVER_TIMEOUT_S = 600.0
 """How long an engine of another build may take to finish the answers under way."""
 
@@ -74,19 +81,34 @@ class _Link:
         self._status: asyncio.Queue[EngineStatus | None] = asyncio.Queue()
         self._pump: asyncio.Task[None] | None = None
         self.alive = True
+        self.build = ""
 
     async def greet(self, keep_alive_s: float | None) -> Welcome | None:
-        """Exchange Hello and Welcome, and begin to listen; None from an engine that is just leaving."""
+        """Exchange Hello and Welcome, and begin to listen; None from an engine that is just leaving.
+
+        Raises EngineGone where it does not answer.
+        """
         try:
             await self.send(Hello(build_id(), keep_alive_s))
-            frame = await read_engine_frame(self._reader)
+            frame = await asyncio.wait_for(read_engine_frame(self._reader), ANSWER_TIMEOUT_S)
+        except TimeoutError:
+            raise EngineGone("the engine does not answer; `mull stop` ends it") from None
         except (EngineGone, FrameError):
             frame = None
         if not isinstance(frame, Welcome):
             await self.close()
             return None
+        self.build = frame.build
         self._pump = asyncio.create_task(self._listen())
         return frame
+
+    def kill(self) -> None:
+        """End the engine's process without its help."""
+        option = getattr(socket, "SO_PEERCRED", None)
+        if option is not None:
+            raw = self._writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, option, 12)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(struct.unpack("3i", raw)[0], signal.SIGKILL)
 
     async def send(self, frame: ClientFrame) -> None:
         try:
@@ -174,22 +196,26 @@ class ResidentEngine:
                 await self._link.send(Steer(answer_id, control))
 
     async def status(self) -> EngineStatus | None:
-        link = self._link if self._link is not None and self._link.alive else await self._attach()
-        if link is None:
+        if self._link is None or not self._link.alive:
+            self._link = await self._connect()
+        if self._link is None:
             return None
-        self._link = link
-        with contextlib.suppress(EngineGone):
-            return await link.status()
+        with contextlib.suppress(EngineGone, TimeoutError):
+            return await asyncio.wait_for(self._link.status(), ANSWER_TIMEOUT_S)
         return None
 
     async def shutdown(self) -> bool:
-        """End the resident engine, whatever it is doing. False where none was running."""
-        link = await self._attach()
+        """End the resident engine, of whatever build, whatever it is doing; False where none was running."""
+        link = _Link(*opened) if (opened := await self._open()) is not None else None
         if link is None:
             return False
-        with contextlib.suppress(EngineGone):
+        try:
+            if await link.greet(None) is None:
+                return False
             await link.send(Shutdown())
-            await link.closed()
+            await asyncio.wait_for(link.closed(), SHUTDOWN_TIMEOUT_S)
+        except (EngineGone, TimeoutError):
+            link.kill()
         await link.close()
         return True
 
@@ -201,14 +227,14 @@ class ResidentEngine:
     async def _stream(
         self, stream_id: str, first: ClientFrame, last: type[Loaded | Finished]
     ) -> AsyncGenerator[Event, None]:
-        notes: list[Loading] = []
         try:
-            link = await self._connected(notes.append)
+            async for note in self._reach():
+                yield note
         except EngineGone as error:
             yield Failed(code="engine", message=str(error), hint=f"its log is {self._places.log}")
             return
-        for note in notes:
-            yield note
+        link = self._link
+        assert link is not None  # reached, or EngineGone
         ended = False
         with link.stream(stream_id) as queue:
             try:
@@ -230,42 +256,50 @@ class ResidentEngine:
                     with contextlib.suppress(EngineGone):
                         await link.send(Steer(stream_id, Cancel()))
 
-    async def _connected(self, note: Callable[[Loading], None]) -> _Link:
-        """The live connection, attaching to the engine or starting one of this build."""
+    async def _reach(self) -> AsyncGenerator[Loading, None]:
+        """Have a live connection to an engine of this build: attach to it, or start it."""
         async with self._attaching:
-            if self._link is not None and self._link.alive:
-                return self._link
-            self._link = await self._attach()
+            if self._link is not None and self._link.alive and self._link.build == build_id():
+                return
+            self._link = await self._connect()
+            if self._link is not None and self._link.build != build_id():
+                yield Loading(stage="waiting for an engine of another version to finish")
+                await self._hand_over(self._link)
+                self._link = None
             if self._link is None:
-                note(Loading(stage="starting the engine"))
+                yield Loading(stage="starting the engine")
                 self._link = await self._start()
-            return self._link
 
-    async def _attach(self) -> _Link | None:
-        """Connect to a running engine of this build; one of another build is asked to leave first."""
+    async def _hand_over(self, link: _Link) -> None:
+        """Have an engine of another build leave when its answers are done."""
         try:
-            reader, writer = await asyncio.open_unix_connection(self._places.socket)
+            with contextlib.suppress(EngineGone):
+                await link.send(Shutdown(when_idle=True))
+            await asyncio.wait_for(asyncio.shield(link.closed()), HANDOVER_TIMEOUT_S)
+        except TimeoutError:
+            raise EngineGone("an engine of another version is still busy; `mull stop` ends it") from None
+        finally:
+            await link.close()
+
+    async def _connect(self) -> _Link | None:
+        """A connection to the running engine, of whatever build; None where none runs."""
+        opened = await self._open()
+        if opened is None:
+            return None
+        link = _Link(*opened)
+        try:
+            return link if await link.greet(self._keep_alive_s) is not None else None
+        except EngineGone:
+            await link.close()
+            raise
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        try:
+            return await asyncio.open_unix_connection(self._places.socket)
         except (FileNotFoundError, ConnectionRefusedError):
             return None
         except OSError as error:
             raise EngineGone(f"the engine's socket cannot be used: {error.strerror or error}") from error
-        link = _Link(reader, writer)
-        welcome = await link.greet(self._keep_alive_s)
-        if welcome is None:
-            return None
-        if welcome.build == build_id():
-            return link
-        with contextlib.suppress(EngineGone):
-            await link.send(Shutdown(when_idle=True))
-        try:
-            await asyncio.wait_for(asyncio.shield(link.closed()), HANDOVER_TIMEOUT_S)
-        except TimeoutError:
-            raise EngineGone(
-                f"an engine of another version (process {welcome.pid}) is still busy; `mull stop` ends it"
-            ) from None
-        finally:
-            await link.close()
-        return None
 
     async def _start(self) -> _Link:
         """Start a worker and connect; of several clients that try at once, one starts it."""
@@ -275,10 +309,13 @@ class ResidentEngine:
             while time.monotonic() < deadline:
                 if not taken():
                     await asyncio.sleep(0.02)
-                elif (link := await self._attach()) is not None:
+                elif (link := await self._connect()) is not None:
                     return link
                 elif process is None:
-                    process = self._spawn()
+                    try:
+                        process = self._spawn()
+                    except OSError as error:
+                        raise EngineGone(f"the engine cannot be started: {error}") from error
                 elif process.poll() is not None:
                     raise EngineGone(f"the engine ended while starting (exit status {process.returncode})")
                 else:
@@ -286,8 +323,9 @@ class ResidentEngine:
             raise EngineGone(f"the engine did not start within {START_TIMEOUT_S:.0f} seconds")
 
     def _spawn(self) -> subprocess.Popen[bytes]:
+        """Start a worker; nobody answered at the socket, so that what lies there is stale."""
         places = self._places
-        places.socket.unlink(missing_ok=True)  # nobody answered there: it is stale, and we hold the lock
+        places.socket.unlink(missing_ok=True)
         places.log.parent.mkdir(parents=True, exist_ok=True)
         arguments = ["--socket", str(places.socket), "--log", str(places.log)]
         if places.profiles is not None:
@@ -330,5 +368,8 @@ def _exclusively(path: Path) -> Iterator[Callable[[], bool]]:
 
 def _absolute(spec: ModelSpec) -> ModelSpec:
     """A model given as a path is meant from this process's working directory."""
-    path = Path(spec.model).expanduser()
-    return msgspec.structs.replace(spec, model=str(path.absolute())) if path.is_dir() else spec
+    try:
+        path = Path(spec.model).expanduser()
+        return msgspec.structs.replace(spec, model=str(path.absolute())) if path.is_dir() else spec
+    except (RuntimeError, OSError, ValueError):  # no such home, too long, NUL: the engine says so
+        return spec

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import torch
 
+from engine.load.checkpoint import inspect
+from engine.load.locate import locate
 from engine.protocol import ModelSpec
 from engine.runtime.create import create
 from engine.runtime.local import LocalBackend
@@ -46,12 +49,21 @@ def open_backend(
     return backend
 
 
+def check(spec: ModelSpec, user_profiles: Path | None = None) -> None:
+    """Raise what `open_backend` would raise before it reads any weights."""
+    _detected(spec, user_profiles)
+    inspect(locate(spec.model))
+
+
 def _detected(spec: ModelSpec, user_profiles: Path | None) -> Detection:
     """The hardware; a GPU that this torch cannot use is passed over unless it was asked for."""
+    processors = os.cpu_count() or 1
+    if spec.threads is not None and spec.threads > processors:
+        raise BadSpec(f"{spec.threads} threads are more than this machine's {processors} processors")
     try:
         found = detect(spec.profile, device=spec.device or "auto", user_dir=user_profiles)
     except UnknownProfile as error:
-        raise BadSpec(str(error), "see: mull profiles") from error
+        raise BadSpec(str(error)) from error
     except ValueError as error:
         raise BadSpec(str(error)) from error
     if spec.device is None and found.settings.device != "cpu" and not torch.cuda.is_available():

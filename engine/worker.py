@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from engine.runtime.local import LocalBackend
 
 KEEP_ALIVE_S = 600.0
+Stamp = tuple[tuple[str, int, int], ...]
 MAX_UNSENT = 16 * 1024 * 1024
 """Bytes that may wait for a client that does not read; beyond, it is let go."""
 
@@ -108,7 +109,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._stop_when_idle = False
         self._backend: LocalBackend | None = None
-        self._loaded: ModelSpec | None = None
+        self._loaded: tuple[ModelSpec, Stamp] | None = None
         self._load_span_ns = (0, 0)
         self._began = self._last_used = time.monotonic()
 
@@ -135,12 +136,16 @@ class Worker:
         self._queue.clear()
         self._wake.set()
         idle.cancel()
-        await asyncio.wait([jobs], timeout=5)
+        await asyncio.wait([jobs], timeout=2)
         if _identity(self._socket) == identity:  # another engine may have taken the place meanwhile
             self._socket.unlink(missing_ok=True)
-        for client in self._clients:
+        for client in list(self._clients):
             client.writer.close()
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                await asyncio.wait_for(client.writer.wait_closed(), 1)
         log.info("left")
+        logging.shutdown()
+        os._exit(0)  # a load or a chat template in another thread may not hold the process back
 
     async def _attended(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = Client(writer)
@@ -188,8 +193,11 @@ class Worker:
         return self._running is None and not self._queue
 
     def _enqueue(self, job: Job) -> None:
-        if not self._idle:
-            job.tell(Queued(ahead=len(self._queue) + 1))
+        before = [*self._queue, *([self._running] if self._running is not None else [])]
+        if answers := sum(other.request is not None for other in before):
+            job.tell(Queued(ahead=answers))
+        elif before:
+            job.tell(Loading(stage="waiting for the model"))
         self._queue.append(job)
         self._wake.set()
 
@@ -216,6 +224,7 @@ class Worker:
                 self._last_used = time.monotonic()
 
     async def _run(self, job: Job, warm: asyncio.Task[None]) -> None:
+        from engine.load.errors import ModelError
         from engine.runtime.sampler import NotFinite
 
         began_ns = time.monotonic_ns()
@@ -238,9 +247,11 @@ class Worker:
                 done = await answer(job.request, backend, job.tell, job.steering, clock)
                 job.tell(Finished(answer=done))
             except UsageError as error:
-                job.tell(Failed(code="usage", message=str(error), hint=error.hint))
+                job.tell(Failed(code=error.code, message=str(error), hint=error.hint))
             except NotFinite as error:
                 job.tell(Failed(code="model", message=str(error), hint="download the model again"))
+            except ModelError as error:
+                job.tell(Failed(code="model", message=error.message, hint=error.hint))
 
     def _loading_seconds(self, job: Job) -> float:
         """Seconds since the job was accepted that went into loading, for it or for the one before it."""
@@ -250,24 +261,27 @@ class Worker:
     async def _ready(self, job: Job) -> LocalBackend | Failed:
         """The backend for the job's model, loaded where it was not there, or why not."""
         from engine.load.errors import DoesNotFit, ModelError
-        from engine.setup import BadSpec, open_backend
+        from engine.setup import BadSpec, check, open_backend
 
-        if self._backend is not None and self._loaded is not None and _serves(self._loaded, job.spec):
+        wanted = (job.spec, _stamp(job.spec))
+        if self._backend is not None and self._loaded == wanted:
             return self._backend
         loop = asyncio.get_running_loop()
 
         def progressed(stage: str, done: int | None = None, total: int | None = None) -> None:
             loop.call_soon_threadsafe(job.tell, Loading(stage=stage, done=done, total=total))
 
-        self._unload()
         try:
+            if self._backend is not None:  # what cannot be loaded is no reason to let go of what is there
+                await asyncio.to_thread(check, job.spec, self._profiles)
+            self._unload()
             backend = await asyncio.to_thread(open_backend, job.spec, self._profiles, progressed)
         except ModelError as error:
             code: Literal["fit", "model"] = "fit" if isinstance(error, DoesNotFit) else "model"
             return Failed(code=code, message=error.message, hint=error.hint)
         except BadSpec as error:
             return Failed(code="usage", message=str(error), hint=error.hint)
-        self._backend, self._loaded = backend, job.spec
+        self._backend, self._loaded = backend, wanted
         log.info("loaded %s", backend.info.name)
         return backend
 
@@ -306,12 +320,15 @@ class Worker:
         )
 
 
-def _serves(loaded: ModelSpec, asked: ModelSpec) -> bool:
-    """The loaded model is what is asked for; what is left open is met by anything."""
-    return loaded.model == asked.model and all(
-        getattr(asked, name) in (None, getattr(loaded, name))
-        for name in ("device", "profile", "context", "threads")
-    )
+def _stamp(spec: ModelSpec) -> Stamp:
+    """What tells that the files of a model's folder are still those that were loaded."""
+    found = []
+    with contextlib.suppress(OSError, ValueError):
+        for path in sorted(Path(spec.model).glob("*")):
+            if path.suffix in (".json", ".safetensors", ".jinja"):
+                state = path.stat()
+                found.append((path.name, state.st_size, state.st_mtime_ns))
+    return tuple(found)
 
 
 def _import_runtime() -> None:

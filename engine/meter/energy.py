@@ -16,10 +16,8 @@ ERROR = 0.5
 """The model's relative error, either way."""
 
 
-def modelled_energy(
-    profile: Profile, info: ModelInfo, busy_s: float, seconds_by_phase: Mapping[str, float]
-) -> Energy:
-    """Energy of `busy_s` seconds of work: idle + duty x (rated - idle) watts.
+def modelled_energy(profile: Profile, info: ModelInfo, seconds_by_phase: Mapping[str, float]) -> Energy:
+    """Energy of so many seconds of work: idle + duty x (rated - idle) watts.
 
     Duty is threads / cores on a CPU and 1 on a GPU.
     """
@@ -27,6 +25,7 @@ def modelled_energy(
         reason = "is not this machine" if info.simulated else "has no rated power"
         none = unavailable("J", "no energy counter was read", f"profile {profile.name} {reason}")
         return Energy(total=none, net=none, prefill=none, thinking=none, answer=none, discarded=none)
+    busy_s = sum(seconds_by_phase.values())
     idle_w = IDLE_SHARE * profile.watts
     duty = 1.0 if profile.kind == "gpu" else min(1.0, info.threads / (psutil.cpu_count(logical=False) or 1))
     active_w = duty * (profile.watts - idle_w)

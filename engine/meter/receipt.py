@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from engine.backend import Account, Backend, Kind, MemoryUse, Sampler
 from engine.build import mull_version
 from engine.meter.energy import modelled_energy
-from engine.meter.tally import step
+from engine.meter.tally import roofline_dtype, step
 from engine.protocol import Quantity, Receipt, TokenCounts, derived, measured, unavailable
 from engine.protocol.receipt import (
     Compute,
@@ -57,8 +57,9 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
     total_s = (time.monotonic_ns() - clock.accepted_ns) / 1e9 - clock.load_s
     steps = merged(tuple(step(backend, "0", work) for work in outcome.account.forwarded))
     tokens = _tokens(outcome)
-    times = _times(clock, outcome.account.sampled_ns, steps, total_s)
-    busy_s = sum(entry.seconds for entry in steps)
+    times = _times(clock, outcome.account, steps, total_s)
+    sampling_s = outcome.account.sampling_s
+    seconds = {phase: _seconds(steps, phase) + sampling_s.get(phase, 0.0) for phase in PHASES}
     return Receipt(
         environment=_environment(backend, outcome.sampler),
         tokens=tokens,
@@ -74,14 +75,12 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
             flops_saved_by_cache=derived(0, "FLOP", "no token came from a cache"),
             bytes=derived(sum(entry.bytes for entry in steps), "B", FORMULA),
         ),
-        speed=_speed(backend, steps),
+        speed=_speed(backend, steps, sum(sampling_s.values())),
         memory=_memory(outcome.memory),
-        energy=modelled_energy(
-            backend.profile, backend.info, busy_s, {entry: _seconds(steps, entry) for entry in PHASES}
-        ),
+        energy=modelled_energy(backend.profile, backend.info, seconds),
         cost=Cost(
-            money=unavailable("money", "no tariff is configured"),
-            co2=unavailable("g", "no grid intensity is configured"),
+            money=unavailable("money", "no tariff is known"),
+            co2=unavailable("g", "the grid's intensity is not known"),
         ),
         steps=steps,
         state=State(notices=outcome.notices),
@@ -123,7 +122,7 @@ def _tokens(outcome: Outcome) -> TokenCounts:
         prefilled=count("prefilled"),
         thinking=count("thinking") + (pending == "thinking"),
         answer=count("answer") + (pending == "answer"),
-        forced=count("forced") + (pending == "forced"),
+        forced=count("forced"),
         pending=int(pending is not None),
     )
 
@@ -136,10 +135,11 @@ def _seconds(steps: Sequence[Step], phase: str) -> float:
     return sum(entry.seconds for entry in steps if entry.phase == phase)
 
 
-def _times(clock: Clock, sampled_ns: Sequence[int], steps: Sequence[Step], total_s: float) -> Times:
+def _times(clock: Clock, account: Account, steps: Sequence[Step], total_s: float) -> Times:
+    sampled_ns = account.sampled_ns
     gaps = np.diff(np.asarray(sampled_ns, dtype=np.int64)) / 1e9
     few = unavailable("s", "fewer than two tokens were sampled")
-    decode_s = _seconds(steps, "thinking") + _seconds(steps, "answer")
+    decode_s = _seconds(steps, "thinking") + _seconds(steps, "answer") + sum(account.sampling_s.values())
     return Times(
         load=measured(clock.load_s, "s", CLOCK),
         queue=measured(max(0.0, (clock.began_ns - clock.accepted_ns) / 1e9 - clock.load_s), "s", CLOCK),
@@ -157,10 +157,11 @@ def _times(clock: Clock, sampled_ns: Sequence[int], steps: Sequence[Step], total
     )
 
 
-def _speed(backend: Backend, steps: Sequence[Step]) -> Speed:
-    """Rates over the forward passes, and their share of what the profile's hardware could do."""
+def _speed(backend: Backend, steps: Sequence[Step], sampling_s: float) -> Speed:
+    """Rates, sampling included, and their share of what the profile's hardware could do."""
     prefill = _Work.of(entry for entry in steps if entry.primitive == "prefill")
-    decode = _Work.of(entry for entry in steps if entry.primitive == "extend")
+    forwards = _Work.of(entry for entry in steps if entry.primitive == "extend")
+    decode = replace(forwards, seconds=forwards.seconds + sampling_s)
     return Speed(
         prefill_tok_s=prefill.rate("tokens / prefill seconds"),
         decode_tok_s=decode.rate("tokens / decode seconds"),
@@ -207,11 +208,12 @@ def _roofline(backend: Backend, decode: _Work) -> Quantity:
     if not decode.tokens or bandwidth is None:
         return unavailable("tok/s", "nothing was decoded" if bandwidth else "the bandwidth is not known")
     flops, moved = decode.flops // decode.tokens, decode.bytes // decode.tokens
-    seconds = roofline_seconds(flops, moved, profile, backend.info.dtype)
+    dtype = roofline_dtype(backend)
+    seconds = roofline_seconds(flops, moved, profile, dtype)
     if seconds is None:
-        return unavailable("tok/s", f"{profile.name} has no {backend.info.dtype} peak")
+        return unavailable("tok/s", f"{profile.name} has no {dtype} peak")
     basis = "predicted for" if backend.info.simulated else f"{bandwidth.basis} figures of"
-    return derived(1 / seconds, "tok/s", f"{basis} {profile.name}")
+    return derived(1 / seconds, "tok/s", f"{basis} {profile.name}, {dtype}")
 
 
 def _utilization(
@@ -232,7 +234,7 @@ def _memory(use: MemoryUse) -> Memory:
     return Memory(
         weights=measured(use.weights, "B", "sizes of the loaded tensors"),
         kv_used=measured(use.kv_used, "B", "pages in use"),
-        kv_allocated=measured(use.kv_allocated, "B", "size of the page pool"),
+        kv_allocated=measured(use.kv_allocated, "B", "pages of the pool that are backed by memory"),
         peak=measured(use.process_peak, "B", "the engine process's peak resident size"),
         free=measured(use.free, "B", "the operating system's available memory"),
     )

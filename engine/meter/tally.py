@@ -20,7 +20,6 @@ class Tally:
     """The live figures of one answer. All of it is the estimate that streams; the receipt uses `steps`."""
 
     backend: Backend
-    dtype: str
     accepted_ns: int
     prefilled: int = 0
     prefill_began_ns: int = 0
@@ -35,9 +34,11 @@ class Tally:
     def context_used(self) -> int:
         return self.prefilled + self.thinking_tokens + self.answer_tokens + self.forced_tokens
 
-    def prefill_progressed(self, done: int) -> None:
-        new = done - self.prefilled
-        self.flops["prefill"] += prefill_flops(self.backend.shape, new, self.prefilled, logits_rows=0).total
+    def prefill_progressed(self, done: int, total: int) -> None:
+        new, rows = done - self.prefilled, int(done == total)
+        self.flops["prefill"] += prefill_flops(
+            self.backend.shape, new, self.prefilled, logits_rows=rows
+        ).total
         self.prefilled = done
         self.prefill_s = (time.monotonic_ns() - self.prefill_began_ns) / 1e9
 
@@ -54,8 +55,8 @@ class Tally:
         self.flops[phase] += prefill_flops(self.backend.shape, tokens, self.context_used).total
         self.forced_tokens += tokens
 
-    def metered(self, thinking_limit: int) -> Metered:
-        """The sample that the meter pane shows."""
+    def metered(self, thinking_limit: int, final_tok_s: float | None = None) -> Metered:
+        """The sample that the meter pane shows; the last one has the receipt's rate over the whole answer."""
         now = time.monotonic_ns()
         while self._recent and now - self._recent[0][0] > RATE_WINDOW_S * 1e9:
             self._recent.popleft()
@@ -69,7 +70,7 @@ class Tally:
         next_flops, next_bytes = decode_flops(shape, context).total, decode_bytes(shape, context).total
         return Metered(
             seconds=(now - self.accepted_ns) / 1e9,
-            decode_tok_s=rate,
+            decode_tok_s=rate if final_tok_s is None else final_tok_s,
             prefill_tok_s=self.prefilled / self.prefill_s if self.prefill_s else None,
             thinking_tokens=self.thinking_tokens,
             answer_tokens=self.answer_tokens,
@@ -81,7 +82,9 @@ class Tally:
             flops_answer=self.flops["answer"],
             next_token_flops=next_flops,
             next_token_bytes=next_bytes,
-            next_token_roofline_s=roofline_seconds(next_flops, next_bytes, self.backend.profile, self.dtype),
+            next_token_roofline_s=roofline_seconds(
+                next_flops, next_bytes, self.backend.profile, roofline_dtype(self.backend)
+            ),
             weights_bytes=memory.weights,
             kv_used_bytes=memory.kv_used,
             kv_allocated_bytes=memory.kv_allocated,
@@ -89,6 +92,14 @@ class Tally:
             device_used_bytes=memory.device_used,
             device_total_bytes=memory.device_total,
         )
+
+
+def roofline_dtype(backend: Backend) -> str:
+    """The dtype whose peak the roofline takes: the model's, or that of simulated hardware which lacks it."""
+    profile, dtype = backend.profile, backend.info.dtype
+    if backend.info.simulated and dtype not in profile.peaks:
+        return profile.dtype or dtype
+    return dtype
 
 
 def step(backend: Backend, candidate: str, work: Forwarded) -> Step:

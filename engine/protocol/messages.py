@@ -94,6 +94,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     simulated: bool = False
     """The profile was chosen and is not this machine: what follows from it is a prediction."""
     context: int
+    longest_context: int = 0
+    """Tokens of context with which the model could be loaded at most."""
     threads: int
     thinking_format: str | None
     """Name of the thinking format, or None where the model has none."""

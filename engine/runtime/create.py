@@ -85,6 +85,7 @@ def create(
             device=device,
             profile=profile.id,
             context=context,
+            longest_context=_longest(checkpoint.config),
             threads=threads,
             thinking_format=thinking_format,
             think_steps=tuple(step for step in think_steps if step < context),

@@ -14,7 +14,6 @@ import torch
 import transformers
 
 from engine.backend import (
-    Capabilities,
     Extension,
     Lease,
     MemoryUse,
@@ -38,8 +37,6 @@ Result = TypeVar("Result")
 
 class LocalBackend:
     """Implements `engine.backend.Backend`. Primitives run one after another, in the order of the calls."""
-
-    capabilities = Capabilities(logits=True, force=True)
 
     def __init__(
         self,

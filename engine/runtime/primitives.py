@@ -69,7 +69,9 @@ class Primitives:
         while (reason := self._why_end(sequence, lease, cancelled)) is None:
             self._forward_pending(sequence)
             raised = _ramp(wind_down, lease, sequence.ids[-1]) if wind_down else None
+            began = time.perf_counter()
             token = choose(sequence.logits, sampler, len(sequence.ids), sequence.path, rules.banned, raised)
+            sequence.account.sampling_s[phase] += time.perf_counter() - began
             lease.used += 1
             sequence.account.sampled_ns.append(time.monotonic_ns())
             if token in rules.stop and token not in rules.keep:

@@ -90,21 +90,16 @@ def _kept(
     logits: NDArray[np.float32], best: float, sampler: Sampler
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Ids that temperature, top-k and top-p leave in reach of winning, and their scores (the best has 0)."""
+    floor = best - _REACH * sampler.temperature
     if 0 < sampler.top_k < len(logits):
         # Ties with the k-th stay, whichever ids they have.
-        bound = np.partition(logits, -sampler.top_k)[-sampler.top_k]
-        ids = np.flatnonzero(logits >= bound)
-    else:
-        ids = np.arange(len(logits))
+        floor = max(floor, float(np.partition(logits, -sampler.top_k)[-sampler.top_k]))
+    ids = np.flatnonzero(logits >= floor)
     scores = (logits[ids].astype(np.float64) - best) / sampler.temperature
-    mass = np.exp(scores).sum()
-    near = scores > -_REACH
-    ids, scores = ids[near], scores[near]
     if sampler.top_p < 1:
         order = np.argsort(-scores, kind="stable")
-        shares = np.exp(scores[order]) / mass
-        before = np.cumsum(shares) - shares
-        kept = order[before < sampler.top_p]
-        kept = kept if len(kept) else order[:1]  # top_p 0 leaves the best
+        shares = np.exp(scores[order])
+        shares /= shares.sum()
+        kept = order[np.cumsum(shares) - shares < sampler.top_p]
         ids, scores = ids[kept], scores[kept]
     return ids, scores

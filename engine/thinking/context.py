@@ -42,6 +42,7 @@ class Context:
     """The budget, not the model, ended a thought."""
     ended_by: Literal["stop", "length"] = "stop"
     node: Node | None = None
+    _blank: int = 0
     _streams: dict[Phase, TextStream] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -52,9 +53,7 @@ class Context:
 
     async def prefill(self) -> Node:
         """The prompt in the cache. Raises Cancelled."""
-        self.node = await self.backend.prefill(
-            self.prompt, self.answer_lease, lambda done, _total: self.tally.prefill_progressed(done)
-        )
+        self.node = await self.backend.prefill(self.prompt, self.answer_lease, self.tally.prefill_progressed)
         self._check(self.answer_lease)
         return self.node
 
@@ -89,7 +88,9 @@ class Context:
     async def say(self, node: Node) -> None:
         """The visible answer to its end; a thought that it opens is held to what the budget still has."""
         eos = self.backend.tokenizer.eos_ids
-        opening = frozenset({self.format.start}) if self.format is not None else frozenset[int]()
+        opening, closing = frozenset[int](), frozenset[int]()
+        if self.format is not None:
+            opening, closing = frozenset({self.format.start}), frozenset({self.format.end})
         blank_ends = 0
         end_banned = False
         while True:
@@ -101,7 +102,7 @@ class Context:
                 self.sampler,
                 stop=eos,
                 keep=opening if reopen else frozenset(),
-                banned=(frozenset() if reopen else opening) | (eos if end_banned else frozenset()),
+                banned=closing | (frozenset() if reopen else opening) | (eos if end_banned else frozenset()),
                 on_tokens=self._hear_answer,
             )
             self._check(self.answer_lease)
@@ -114,8 +115,8 @@ class Context:
                 end_banned = True
             elif end_banned:
                 end_banned = False
-            else:
-                break
+            elif extension.reason != "limit" or self.answer_lease.used >= self.answer_lease.limit:
+                break  # else its beginning was blank, and the cap is on what can be read
         self._flush("answer")
         self.ended_by = "length" if extension.reason in ("limit", "context") else "stop"
 
@@ -144,6 +145,9 @@ class Context:
 
     def _hear_answer(self, ids: tuple[int, ...]) -> None:
         self._hear("answer", ids)
+        if not self.answer and self._blank < BLANK_TRIES:
+            self._blank += len(ids)
+            self.answer_lease.limit += len(ids)
 
     def _hear(self, phase: Phase, ids: tuple[int, ...]) -> None:
         self.tally.sampled(phase, len(ids))

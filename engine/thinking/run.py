@@ -7,6 +7,7 @@ import difflib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from engine.backend import Backend, Lease, Sampler
 from engine.meter.receipt import Clock, Outcome, build
@@ -31,14 +32,25 @@ from engine.thinking.formats import Resolved, UnresolvedMarkers, resolve
 from engine.thinking.methods import METHODS, Method
 
 METER_PERIOD_S = 0.1
+RENDER_TIMEOUT_S = 20.0
+LONGEST_TOKEN = 64
+"""Characters per token beyond which no text of that many tokens is expected."""
 
 
 class UsageError(Exception):
     """The request contradicts itself or the model; one line, with the next step in `hint`."""
 
+    code: Literal["usage", "fit"] = "usage"
+
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class TooLong(UsageError):
+    """The conversation does not fit into the context."""
+
+    code = "fit"
 
 
 @dataclass
@@ -75,7 +87,7 @@ async def answer(
     """
     method, style = _method(request, backend)
     sampler = _sampler(request.sampling, backend.defaults)
-    context, notices = _context(request, backend, method, style, sampler, emit, clock)
+    context, notices = await _context(request, backend, method, style, sampler, emit, clock)
     steering.context = context
     if steering.cancelled:
         steering.control(Cancel())
@@ -106,7 +118,6 @@ async def answer(
             memory = backend.memory()
             await backend.cancel(context.node)
     assert context.node is not None  # only a failed prefill leaves none, and that raised
-    emit(context.tally.metered(context.budget.limit))
     outcome = Outcome(
         account=context.node.account,
         pending=context.node.pending,
@@ -115,6 +126,8 @@ async def answer(
         memory=memory,
         notices=tuple(notices),
     )
+    receipt = build(backend, clock, outcome)
+    emit(context.tally.metered(context.budget.limit, receipt.speed.decode_tok_s.value))
     text = context.answer.strip()
     return Answer(
         model=backend.info.name,
@@ -125,7 +138,7 @@ async def answer(
         candidates=(
             Candidate(id=context.candidate, answer=text, tokens=context.tally.answer_tokens, kept=True),
         ),
-        receipt=build(backend, clock, outcome),
+        receipt=receipt,
     )
 
 
@@ -177,7 +190,7 @@ def _sampler(asked: Sampling, defaults: Sampler) -> Sampler:
     return sampler
 
 
-def _context(
+async def _context(
     request: AnswerRequest,
     backend: Backend,
     method: Method,
@@ -194,26 +207,29 @@ def _context(
     if not any(message.role == "user" and message.content.strip() for message in request.messages[-1:]):
         raise UsageError("the prompt is empty", "type a question")
     notices: list[str] = []
+    if not backend.tokenizer.has_template:
+        notices.append("this model has no chat template: a plain one is used, and answers may be odd")
     think = request.think if method.thinks else "off"
     if method.thinks and style is None:
         notices.append("this model has no thinking format that mull knows: it answers directly")
         think = "off"
-    prompt, opened = _render(backend, style, request.messages, think != "off")
+    prompt, opened = await _render(backend, style, request.messages, think != "off")
     room = backend.info.context - len(prompt)
     if room < 2:
-        raise UsageError(
-            f"the conversation takes {len(prompt)} tokens and the context has {backend.info.context}",
-            "shorten it, start a new one, or load the model with a larger --context",
+        longest = backend.info.longest_context
+        larger = f", or load the model with a larger --context, up to {longest}"
+        raise TooLong(
+            f"the conversation takes {len(prompt):,} tokens and the context has {backend.info.context:,}",
+            "shorten it or start a new one" + (larger if longest > backend.info.context else ""),
         )
     phrase = 0 if style is None else len(style.forced_end)
     budget = budgets.plan(think, room, opening=0 if opened else 1, phrase=phrase)
     if budget.note:
         notices.append(budget.note)
     if think != "off" and not budget.thinks:
-        prompt, opened = _render(backend, style, request.messages, False)
+        prompt, opened = await _render(backend, style, request.messages, False)
     tally = Tally(
         backend,
-        dtype=backend.info.dtype,
         accepted_ns=clock.accepted_ns,
         prefill_began_ns=time.monotonic_ns(),
     )
@@ -231,12 +247,30 @@ def _context(
     return context, notices
 
 
-def _render(
+async def _render(
     backend: Backend, style: Resolved | None, messages: tuple[Message, ...], think: bool
 ) -> tuple[list[int], bool]:
-    if style is None:
-        return backend.tokenizer.render(messages), False
-    return style.prompt(backend.tokenizer, messages, think)
+    """The prompt's ids, made beside the event loop: texts may be long, and a template is foreign code."""
+    characters = sum(len(message.content) for message in messages)
+    if characters > backend.info.context * LONGEST_TOKEN:
+        raise TooLong(
+            f"the conversation has {characters:,} characters, far more than a context of "
+            f"{backend.info.context:,} tokens holds",
+            "shorten it or start a new one",
+        )
+
+    def render() -> tuple[list[int], bool]:
+        if style is None:
+            return backend.tokenizer.render(messages), False
+        return style.prompt(backend.tokenizer, messages, think)
+
+    try:
+        return await asyncio.wait_for(asyncio.to_thread(render), RENDER_TIMEOUT_S)
+    except TimeoutError:
+        raise UsageError(
+            f"the model's chat template did not finish within {RENDER_TIMEOUT_S:.0f} seconds",
+            "use another model; `mull stop` ends this one",
+        ) from None
 
 
 async def _sample_meter(context: Context, emit: Callable[[Event], None]) -> None:

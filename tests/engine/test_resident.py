@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import stat
 from collections.abc import AsyncIterator
+from importlib.resources import as_file, files
 from pathlib import Path
 
+import psutil
 import pytest
 
 from engine.client import Places, ResidentEngine, resident
@@ -16,6 +19,7 @@ from engine.protocol import (
     AnswerRequest,
     Cancel,
     Delta,
+    EngineStatus,
     Event,
     Failed,
     Finished,
@@ -30,10 +34,23 @@ from engine.protocol import (
     Started,
     Think,
 )
-from engine.protocol.wire import Hello, Shutdown, Welcome, encode, read_client_frame
+from engine.protocol.wire import Hello, Query, Shutdown, StatusFrame, Welcome, encode, read_client_frame
 
 LONG = Sampling(temperature=99.0, seed=11)
 """So hot that the model babbles for two thousand tokens."""
+STATUS = EngineStatus(
+    pid=1,
+    build="0.0.1+other",
+    model=None,
+    answering=1,
+    queued=0,
+    clients=1,
+    memory_bytes=1,
+    uptime_s=1.0,
+    keep_alive_s=1.0,
+    unloads_in_s=None,
+    log="",
+)
 
 
 @pytest.fixture
@@ -51,12 +68,12 @@ async def engine(places: Places) -> AsyncIterator[ResidentEngine]:
 
 
 def request(answer_id: str, think: Think = "max", **options: object) -> AnswerRequest:
+    settings: dict[str, object] = {"spec": ModelSpec(), **options}
     return AnswerRequest(
         id=answer_id,
-        spec=ModelSpec(),
         messages=(Message("user", "What is 48 + 26?"),),
         think=think,
-        **options,  # type: ignore[arg-type]
+        **settings,  # type: ignore[arg-type]
     )
 
 
@@ -197,6 +214,74 @@ async def test_an_engine_of_another_build_is_asked_to_leave_and_replaced(places:
     await engine.close()
 
 
+async def test_an_engine_of_another_build_is_shown_and_stopped_and_not_replaced_by_asking_for_it(
+    places: Places,
+) -> None:
+    heard: list[object] = []
+
+    async def attended(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (frame := await read_client_frame(reader)) is not None:
+            heard.append(frame)
+            if isinstance(frame, Hello):
+                writer.write(encode(Welcome(build="0.0.1+other", pid=1)))
+            elif isinstance(frame, Query):
+                writer.write(encode(StatusFrame(STATUS)))
+            elif isinstance(frame, Shutdown):
+                break
+        writer.close()
+
+    async with await asyncio.start_unix_server(attended, places.socket):
+        engine = resident(places)
+        assert await engine.status() == STATUS
+        assert not any(isinstance(frame, Shutdown) for frame in heard)
+        assert await engine.shutdown()
+        assert heard[-1] == Shutdown(when_idle=False)
+        await engine.close()
+
+
+async def test_an_engine_that_does_not_answer_is_killed_when_told_to_stop(
+    engine: ResidentEngine, places: Places
+) -> None:
+    await events_of(engine, request("a"))
+    status = await engine.status()
+    assert status is not None
+    os.kill(status.pid, signal.SIGSTOP)
+    assert await resident(places).shutdown()
+    for _ in range(100):
+        if not psutil.pid_exists(status.pid) or psutil.Process(status.pid).status() == "zombie":
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("it still lives")
+
+
+async def test_a_setting_of_one_request_does_not_stick_to_the_next(engine: ResidentEngine) -> None:
+    small = await events_of(engine, request("a", spec=ModelSpec(context=128)))
+    assert isinstance(small[-1], Finished)
+    plain = await events_of(engine, request("b"))
+    started = next(event for event in plain if isinstance(event, Started))
+    assert started.context > 128 and Loaded in map(type, plain)
+
+
+async def test_files_that_changed_on_disk_are_loaded_again(engine: ResidentEngine, tmp_path: Path) -> None:
+    with as_file(files("assets") / "tiny") as tiny:
+        folder = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    spec = ModelSpec(model=str(folder))
+    await events_of(engine, request("a", spec=spec))
+    assert Loaded not in map(type, await events_of(engine, request("b", spec=spec)))
+    os.utime(folder / "model.safetensors")
+    assert Loaded in map(type, await events_of(engine, request("c", spec=spec)))
+
+
+async def test_a_chat_template_that_refuses_is_one_line_and_no_crash(
+    engine: ResidentEngine, tmp_path: Path
+) -> None:
+    with as_file(files("assets") / "tiny") as tiny:
+        folder = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no system messages') }}")
+    failed = (await events_of(engine, request("a", spec=ModelSpec(model=str(folder)))))[-1]
+    assert isinstance(failed, Failed) and failed.code == "model" and "no system messages" in failed.message
+
+
 async def test_garbage_on_the_socket_harms_nobody(engine: ResidentEngine, places: Places) -> None:
     await events_of(engine, request("a"))
     for rubbish in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x00\x00\x00\x04\xff\xff\xff\xff", b"\xff" * 64):
@@ -215,7 +300,8 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_engine_usable(
     )
     failed = (await events_of(engine, missing))[-1]
     assert isinstance(failed, Failed) and failed.code == "model"
-    assert isinstance((await events_of(engine, request("c")))[-1], Finished)
+    after = await events_of(engine, request("c"))
+    assert isinstance(after[-1], Finished) and Loaded not in map(type, after), "the loaded model was kept"
 
 
 async def test_the_status_tells_of_model_clients_and_memory(engine: ResidentEngine) -> None:

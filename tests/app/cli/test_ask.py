@@ -4,12 +4,13 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli import Home, one_line
+from cli import MULL, Home, one_line
 
 QUESTION = "What is 48 + 26?"
 LONG = ("--temperature", "99", "--seed", "11", "--think", "off", "--max-tokens", "3000")
@@ -94,6 +95,61 @@ def test_a_saved_question_is_a_session_that_goes_on(home: Home) -> None:
     )
 
 
+def test_a_session_that_goes_on_takes_no_system_message_for_it_has_its_beginning(home: Home) -> None:
+    home.ask("--save", "--system", "Be brief.", QUESTION)
+    line = one_line(home.run("ask", "-c", "--system", "Be long.", "And then?"), 2)
+    assert "the session already has its beginning" in line
+    turns = json.loads(home.run("export", "last", "--format", "json").stdout)["turns"]
+    assert [turn["role"] for turn in turns] == ["system", "user", "assistant"]
+
+
+def test_bytes_that_are_no_text_are_asked_as_their_replacement(home: Home) -> None:
+    broken = home.ask("--system", "Be \udcff", f"{QUESTION} \udcff")
+    known = home.ask("--system", "Be \ufffd", f"{QUESTION} \ufffd")
+    assert broken["receipt"]["tokens"]["prompt"] == known["receipt"]["tokens"]["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("closing", "arguments", "status"),
+    [
+        ("<&-", [QUESTION], 0),
+        ("<&-", ["-"], 2),
+        (">&-", [QUESTION], 0),
+        ("2>&-", [QUESTION], 0),
+        ("2>&-", ["--stats", QUESTION], 0),
+        ("<&- >&- 2>&-", [QUESTION], 0),
+    ],
+)
+def test_a_closed_standard_stream_is_an_empty_one(
+    home: Home, closing: str, arguments: list[str], status: int
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" ask "$@" {closing}', MULL, *arguments],
+        env=home.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == status, done.stderr
+    if status:
+        assert "the prompt is empty" in one_line(done, status)
+    else:
+        assert done.stderr == ""
+        assert done.stdout == ("" if " >&-" in f" {closing}" else home.ask(QUESTION)["answer"] + "\n")
+
+
+def test_how_long_an_engine_stays_is_what_it_was_told_last(home: Home) -> None:
+    home.run("stop")
+    stays = []
+    for arguments in ([], ["--keep-alive", "1h"], []):
+        home.ask(*arguments, QUESTION)
+        engine = home.engine()
+        assert engine is not None
+        stays.append(engine["keep_alive_s"])
+    assert stays == [600, 3600, 3600]
+
+
 def test_two_at_once_share_one_engine(home: Home) -> None:
     home.run("stop")
     both = [home.start("ask", QUESTION) for _ in range(2)]
@@ -169,7 +225,7 @@ def test_an_engine_without_keep_alive_leaves_with_its_client(home: Home) -> None
         (["--think", "some", "x"], 2, "off, max or a number"),
         (["--think", "off", "--method", "cot", "x"], 2, "thinking is off"),
         (["--max-tokens", "0", "x"], 2, "--max-tokens"),
-        (["1 + 1 " * 5000], 2, "context"),
+        (["1 + 1 " * 5000], 3, "context"),
     ],
 )
 def test_bad_input_is_one_clear_line(home: Home, arguments: list[str], status: int, words: str) -> None:

@@ -172,6 +172,16 @@ async def test_the_cap_on_the_visible_answer_holds(tmp_path: Path, run: Run) -> 
     assert tokens.forwarded() == done.forwarded
 
 
+async def test_a_blank_beginning_does_not_count_as_visible_answer(tmp_path: Path, run: Run) -> None:
+    done = await run(backend_of(tmp_path, {THINK: A, A: END, END: NEWLINE, NEWLINE: B, B: B}), max_tokens=1)
+    assert done.answer.answer == "2" and done.answer.finish == "length"
+
+
+async def test_an_answer_does_not_close_a_thought_that_is_not_open(tmp_path: Path, run: Run) -> None:
+    done = await run(backend_of(tmp_path, {THINK: A, A: END, END: B, B: END}), max_tokens=6)
+    assert done.answer.answer.startswith("2") and "</think>" not in done.answer.answer
+
+
 async def test_answer_now_ends_the_thought_and_answers(tmp_path: Path, run: Run) -> None:
     run.controls = {1: AnswerNow()}
     done = await run(backend_of(tmp_path, {THINK: A, A: A, FORCED[-1]: D, D: EOS}))
