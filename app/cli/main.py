@@ -104,7 +104,7 @@ def root(ctx: click.Context, resume: str | None, **flags: str | bool | None) -> 
             raise CommandError("the chat needs a terminal", "in a pipe, use: mull ask -")
         from app.tui.app import run
 
-        run(flags, resume)
+        ctx.exit(run(flags, resume))
     elif given := [f"--{name}" for name, value in {"resume": resume, **flags}.items() if value is not None]:
         raise click.UsageError(
             f"{given[0]} belongs after the command: mull {ctx.invoked_subcommand} {given[0]}", ctx

@@ -8,7 +8,7 @@ import pty
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -30,11 +30,11 @@ def mull(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]
     )  # type: ignore[call-overload, no-any-return]
 
 
-def on_a_terminal(*arguments: str, typed: bytes = b"") -> tuple[int, str]:
+def on_a_terminal(*arguments: str, typed: bytes = b"", program: Sequence[str] = MULL) -> tuple[int, str]:
     """Run on a real terminal; the exit status and all that reached the screen."""
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(MULL[0], [*MULL, *arguments])
+        os.execv(program[0], [*program, *arguments])
     os.write(terminal, typed)
     seen = b""
     while True:
@@ -196,6 +196,17 @@ def test_an_encoding_without_our_marks_is_no_reason_to_fail_nor_to_spoil_an_expo
     latin = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     assert "? this machine" in mull("profiles", env=latin, encoding="latin-1").stdout
     assert "23 TFLOP ◐" in mull("sessions", "show", session, env=latin).stdout
+
+
+def test_a_crash_of_the_terminal_app_is_a_failed_command() -> None:
+    crashing = """
+from app.cli.main import main
+from app.tui.screens.chat import ChatScreen
+ChatScreen.load_model = lambda screen: 1 / 0
+main([])
+"""
+    status, seen = on_a_terminal(program=[sys.executable, "-c", crashing])
+    assert status == 1 and "ZeroDivisionError" in seen
 
 
 def test_the_program_starts_without_anything_heavy() -> None:
