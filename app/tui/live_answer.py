@@ -36,8 +36,10 @@ class LiveAnswer:
         self._clock = clock
         self._candidate: str | None = None
         self._thinking_since: float | None = None
-        self._wanted_limit: int | None = None
-        """The thinking limit asked for by the reader, until the engine's samples agree."""
+        self._room = 0
+        """The most that the thinking limit can be raised to."""
+        self._old_limit: int | None = None
+        """The thinking limit before the reader changed it, which a sample under way may still show."""
 
     @property
     def thinking(self) -> bool:
@@ -52,14 +54,15 @@ class LiveAnswer:
                 self.view.wait_for("the model is ready")
             case Queued(ahead=ahead):
                 self.view.wait_for(f"{ahead} {'request' if ahead == 1 else 'requests'} before this one")
-            case Started(thinking_limit=limit):
+            case Started(thinking_limit=limit, thinking_room=room):
+                self._room = room
                 self.view.thinking.limit = limit
                 self.view.wait_for("reading the prompt")
             case Delta():
                 self._say(event)
             case Metered(thinking_limit=limit):
-                if self._wanted_limit is None or limit == self._wanted_limit:
-                    self._wanted_limit = None
+                outdated, self._old_limit = limit == self._old_limit, None
+                if not outdated:
                     self.view.thinking.limit = limit
             case Notice(text=text):
                 self.view.notice(text)
@@ -88,12 +91,12 @@ class LiveAnswer:
         return 0.0 if self._thinking_since is None else self._clock() - self._thinking_since
 
     def change_budget(self, direction: int, effort: Effort) -> More | None:
-        """The control that moves the running budget a step; None where nothing but the context limits it."""
+        """The control that moves the running budget a step; None where it is at its end."""
         limit = self.view.thinking.limit
         if limit is None:
             return None
-        change = effort.step_at(limit, direction)
-        if change == 0:
+        change = min(effort.step_at(limit, direction), self._room - limit)
+        if change * direction <= 0:
             return None
-        self._wanted_limit = self.view.thinking.limit = limit + change
+        self._old_limit, self.view.thinking.limit = limit, limit + change
         return More(tokens=change)

@@ -183,8 +183,8 @@ class ChatScreen(ChatAnswers):
             self.set_think((self.effort.more() if direction > 0 else self.effort.less()).think)
         elif more := live.change_budget(direction, self.effort):
             await self.conversation.control(live.asked, more)
-        else:
-            self.notify("This answer may think as long as it likes; ^T ends it.")
+        elif direction > 0:
+            self.notify("This answer may already think as much as the context allows; ^T ends it.")
 
     async def action_think_more(self) -> None:
         await self._change_budget(+1)

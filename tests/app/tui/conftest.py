@@ -218,9 +218,15 @@ class Kit:
     loaded = Loaded(model=MODEL, seconds=0.4)
     half_loaded = Loading(stage="loading weights", done=6_400_000, total=12_900_000)
 
-    def started(self, limit: int | None = 512) -> Started:
+    def started(self, limit: int = 512, room: int = 3659) -> Started:
         return Started(
-            answer_id="a", model="tiny", method="cot", prompt_tokens=30, context=4096, thinking_limit=limit
+            answer_id="a",
+            model="tiny",
+            method="cot",
+            prompt_tokens=30,
+            context=4096,
+            thinking_limit=limit,
+            thinking_room=room,
         )
 
     def think(self, text: str = THOUGHT, tokens: int = 40) -> Delta:
