@@ -69,7 +69,13 @@ class Conversation:
         return self.recorder.user_turn(text)
 
     def ask(self, think: Think) -> Asked:
-        """Record that the last turn is to be answered. Raises CommandError where it cannot be kept."""
+        """Record that the last turn is to be answered.
+
+        Raises CommandError where it is no question of the person, or cannot be kept.
+        """
+        path = self.path
+        if not path or path[-1].role != "user":
+            raise CommandError("there is no question to answer", "write one first")
         settings = self._settings
         request = self.recorder.request(
             self.spec,

@@ -8,6 +8,7 @@ import pytest
 from textual import events
 from textual.widgets import Markdown, Static
 
+from app.errors import CommandError
 from app.sessions.session import Session
 from app.tui.app import MullApp
 from app.tui.screens.chat import ChatScreen
@@ -164,6 +165,20 @@ async def test_a_model_that_cannot_think_is_not_asked_to(kit) -> None:
         assert "does not think" in text_of(chat(app).effort_line.query_one("#dial", Static))
 
 
+async def test_without_a_question_nothing_is_asked_and_nothing_is_kept(kit) -> None:
+    app = kit.app(kit.complete("2"))
+    async with app.run_test() as pilot:
+        await pilot.pause()
+        await chat(app).begin_answer()
+        await settle(pilot)
+        assert [notice.title for notice in app._notifications] == ["there is no question to answer"]
+        assert not kit.store.directory.exists()
+        await ask(pilot)
+        with pytest.raises(CommandError, match="no question"):
+            chat(app).conversation.ask("off")  # the last turn is an answer
+    assert len(kit.engine.requests) == 1 and len(session(kit).tree) == 2
+
+
 async def test_control_sequences_and_markup_of_a_model_are_shown_as_text_or_dropped(kit) -> None:
     evil = "[@click=app.quit()]x[/] [bold] \x1b[2J\x1b]52;c;aGk=\x07 \x9b1m <b>html</b> \u202eabc"
     script = [kit.started(), kit.think(evil), kit.say(evil), kit.hold, kit.finished(evil, evil)]
@@ -279,6 +294,32 @@ async def test_while_an_answer_thinks_f3_and_f4_move_its_own_budget(kit) -> None
         assert answers(app)[0].thinking.limit == 32
         assert chat(app).effort.think == "max", "the next answer's budget stays"
     assert kit.engine.controls[:3] == [More(tokens=384), More(tokens=-384), More(tokens=-96)]
+
+
+async def test_a_running_budget_is_raised_to_what_the_context_allows_and_no_further(kit) -> None:
+    app = kit.app([kit.started(512, room=700), kit.think(), kit.hold])
+    async with app.run_test() as pilot:
+        await ask(pilot)
+        await pilot.press("f4", "f4")
+        assert answers(app)[0].thinking.limit == 700
+        assert [notice.message for notice in app._notifications] == [
+            "This answer may already think as much as the context allows; ^T ends it."
+        ]
+    assert [control for control in kit.engine.controls if isinstance(control, More)] == [More(tokens=188)]
+
+
+async def test_a_budget_that_the_engine_does_not_grant_is_not_shown_for_long(kit) -> None:
+    sample = kit.metered(thinking_limit=128)
+    app = kit.app([kit.started(128), kit.think(), sample, kit.hold, sample, kit.hold, sample, kit.hold])
+    async with app.run_test() as pilot:
+        await ask(pilot)
+        await pilot.press("f4")
+        shown = []
+        for _ in range(2):
+            kit.engine.release()
+            await settle(pilot)
+            shown.append(answers(app)[0].thinking.limit)
+        assert shown == [512, 128], "the first sample may be from before the engine heard of it"
 
 
 async def test_ctrl_t_ends_the_thinking(kit) -> None:
@@ -541,6 +582,22 @@ async def test_a_long_paste_is_sent_whole_and_shown_by_its_beginning(kit) -> Non
         await ask(pilot, text)
         assert "and 470 lines more" in text_of(chat(app).query_one(UserTurn))
     assert kit.engine.requests[0].messages[0].content == text
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r", "\r\n"])
+async def test_pasted_lines_are_written_not_sent_and_enter_sends_them_as_they_are(kit, newline: str) -> None:
+    text = "".join(f"{number:02d} " + 96 * "x" + "\n" for number in range(50))
+    assert len(text) == 5000
+    app = kit.app(kit.complete("2"))
+    async with app.run_test() as pilot:
+        await pilot.press("a")
+        app.post_message(events.Paste(text.replace("\n", newline)))
+        await pilot.pause()
+        assert chat(app).prompt.text == "a" + text
+        assert kit.engine.requests == []
+        await pilot.press("enter")
+        await settle(pilot)
+    assert kit.engine.requests[0].messages[0].content == "a" + text
 
 
 async def test_whitespace_is_not_sent(kit) -> None:
