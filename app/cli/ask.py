@@ -13,7 +13,7 @@ import click
 from app import config, figures
 from app.cli.engine import failure, open_engine
 from app.cli.output import show_json
-from app.errors import CommandError
+from app.errors import CommandError, reason
 from app.sanitise import Sanitiser, clean
 from app.sessions.journal import storable
 from app.sessions.recorder import Recorder
@@ -127,7 +127,10 @@ def _prompt(argument: str | None) -> str:
     """The prompt from the argument, standard input, or both."""
     piped = ""
     if argument == "-" or not sys.stdin.isatty():
-        raw = sys.stdin.buffer.read(MAX_STDIN + 1)
+        try:
+            raw = sys.stdin.buffer.read(MAX_STDIN + 1)
+        except OSError as error:
+            raise CommandError(f"cannot read standard input: {reason(error)}") from error
         if len(raw) > MAX_STDIN:
             raise CommandError(f"standard input is longer than {MAX_STDIN // 2**20} MiB", "pass less of it")
         piped = raw.decode("utf-8", errors="replace")

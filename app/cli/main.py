@@ -13,7 +13,7 @@ from importlib import import_module
 import click
 
 from app.cli.output import show_error
-from app.errors import CommandError
+from app.errors import CommandError, reason
 
 COMMANDS = {
     "ask": ("app.cli.ask", "Ask one question; the answer goes to stdout."),
@@ -160,6 +160,9 @@ def _as_command_error(error: Exception) -> CommandError:
         return CommandError(error.format_message().rstrip("."), f"see: {command} --help", status=2)
     if isinstance(error, click.ClickException):
         return CommandError(error.format_message(), status=error.exit_code)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return CommandError(f"{where}{reason(error)}", "--debug shows where")
     return CommandError(f"{type(error).__name__}: {error}", "this is a fault in mull; --debug shows where")
 
 

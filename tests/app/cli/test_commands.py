@@ -192,6 +192,15 @@ def test_a_closed_pipe_ends_in_silence(session: str) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_a_full_disk_and_an_input_that_cannot_be_read_are_told_as_what_they_are(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*MULL, "profiles"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "mull: no space left on device; --debug shows where\n")
+    with (tmp_path / "x").open("w") as written:
+        done = subprocess.run([*MULL, "ask"], stdin=written, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "mull: cannot read standard input: bad file descriptor\n")
+
+
 def test_an_encoding_without_our_marks_is_no_reason_to_fail_nor_to_spoil_an_export(session: str) -> None:
     latin = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     assert "? this machine" in mull("profiles", env=latin, encoding="latin-1").stdout

@@ -86,15 +86,15 @@ def test_damaged_lines_in_the_middle_are_left_out_and_counted(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("damaged", "next_id"),
+    "damaged",
     [
-        ('"id":"t2"', "t4"),  # a sibling in the middle
-        ('"id":"t3"', "t4"),  # the last turn, whose events name it
-        ("turn", "t4"),  # the last turn, which nothing names any more
-        ('"id":"t1"', "t4"),  # the first, so that what follows has no parent
+        '"id":"t2"',  # a sibling in the middle
+        '"id":"t3"',  # the last turn, whose events name it
+        "turn",  # the last turn, which nothing names any more
+        '"id":"t1"',  # the first, so that what follows has no parent
     ],
 )
-def test_a_session_with_a_damaged_turn_goes_on_under_numbers_of_its_own(damaged: str, next_id: str) -> None:
+def test_a_session_with_a_damaged_turn_goes_on_under_numbers_of_its_own(damaged: str) -> None:
     recorder = Recorder.create()
     recorder.user_turn("hello")
     for _ in range(2):
@@ -110,7 +110,7 @@ def test_a_session_with_a_damaged_turn_goes_on_under_numbers_of_its_own(damaged:
     path.write_text("".join(lines))
 
     resumed = Recorder.resume("last")
-    assert resumed.user_turn("and then?").id == next_id
+    assert resumed.user_turn("and then?").id == "t4"
     turn = resumed.answer_turn(resumed.request(ModelSpec()))
     resumed.event(turn, Delta(candidate="0", phase="answer", text="more", tokens=1))
     resumed.close()
