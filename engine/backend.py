@@ -110,6 +110,8 @@ class Account:
     """What a node's work came to: filled by the backend, read by the ledger."""
 
     forwarded: list[Forwarded] = field(default_factory=list)
+    cached: int = 0
+    """Tokens that the node began with: in the cache from earlier answers, and not forwarded."""
     sampled_ns: list[int] = field(default_factory=list)
     """Monotonic time at which each token was sampled."""
 
@@ -133,6 +135,8 @@ class MemoryUse:
     weights: int
     kv_used: int
     kv_allocated: int
+    kv_idle: int
+    """Kept from earlier answers, and given up where others need it."""
     process: int
     process_peak: int
     free: int
@@ -177,7 +181,8 @@ class Backend(Protocol):
     async def prefill(
         self, ids: Sequence[int], lease: Lease, on_progress: Callable[[int, int], None] | None = None
     ) -> Node:
-        """A new node with the prompt in its cache. `on_progress(done, total)` counts tokens.
+        """A new node with the prompt in its cache: what is there already, the rest forwarded, the last id
+        always. `on_progress(done, cached)` counts tokens; those done begin with the cached ones.
 
         A cancelled lease ends it between chunks, with what has been forwarded in the node's account.
         Raises OutOfContext.

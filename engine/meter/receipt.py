@@ -12,7 +12,7 @@ from engine.backend import Account, Backend, Kind, MemoryUse, Sampler
 from engine.build import mull_version
 from engine.meter.energy import modelled_energy
 from engine.meter.tally import step
-from engine.protocol import Quantity, Receipt, TokenCounts, derived, measured, unavailable
+from engine.protocol import Quantity, Receipt, TokenCounts, derived, measured, modelled, unavailable
 from engine.protocol.receipt import (
     Compute,
     Cost,
@@ -25,7 +25,7 @@ from engine.protocol.receipt import (
     Times,
 )
 from profiles.catalogue import Figure
-from profiles.costs import roofline_seconds
+from profiles.costs import prefill_bytes, prefill_flops, roofline_seconds
 
 CLOCK = "monotonic clock"
 FORMULA = "profiles.costs"
@@ -57,7 +57,7 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
     total_s = (time.monotonic_ns() - clock.accepted_ns) / 1e9 - clock.load_s
     steps = merged(tuple(step(backend, "0", work) for work in outcome.account.forwarded))
     tokens = _tokens(outcome)
-    times = _times(clock, outcome.account.sampled_ns, steps, total_s)
+    times = _times(clock, outcome.account.sampled_ns, steps, total_s, _saved(backend, tokens.cached, steps))
     busy_s = sum(entry.seconds for entry in steps)
     return Receipt(
         environment=_environment(backend, outcome.sampler),
@@ -71,7 +71,9 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
                 answer=_flops(steps, "answer"),
                 discarded=derived(0, "FLOP", "nothing was discarded"),
             ),
-            flops_saved_by_cache=derived(0, "FLOP", "no token came from a cache"),
+            flops_saved_by_cache=derived(
+                prefill_flops(backend.shape, tokens.cached, logits_rows=0).total, "FLOP", FORMULA
+            ),
             bytes=derived(sum(entry.bytes for entry in steps), "B", FORMULA),
         ),
         speed=_speed(backend, steps),
@@ -120,6 +122,7 @@ def _tokens(outcome: Outcome) -> TokenCounts:
     pending = outcome.pending
     return TokenCounts(
         prompt=outcome.prompt_tokens,
+        cached=outcome.account.cached,
         prefilled=count("prefilled"),
         thinking=count("thinking") + (pending == "thinking"),
         answer=count("answer") + (pending == "answer"),
@@ -136,7 +139,9 @@ def _seconds(steps: Sequence[Step], phase: str) -> float:
     return sum(entry.seconds for entry in steps if entry.phase == phase)
 
 
-def _times(clock: Clock, sampled_ns: Sequence[int], steps: Sequence[Step], total_s: float) -> Times:
+def _times(
+    clock: Clock, sampled_ns: Sequence[int], steps: Sequence[Step], total_s: float, saved: Quantity
+) -> Times:
     gaps = np.diff(np.asarray(sampled_ns, dtype=np.int64)) / 1e9
     few = unavailable("s", "fewer than two tokens were sampled")
     decode_s = _seconds(steps, "thinking") + _seconds(steps, "answer")
@@ -154,7 +159,33 @@ def _times(clock: Clock, sampled_ns: Sequence[int], steps: Sequence[Step], total
         per_token=derived(float(gaps.mean()), "s", "mean gap between tokens") if gaps.size else few,
         itl_p50=derived(float(np.percentile(gaps, 50)), "s", "gaps between tokens") if gaps.size else few,
         itl_p95=derived(float(np.percentile(gaps, 95)), "s", "gaps between tokens") if gaps.size else few,
+        saved_by_cache=saved,
     )
+
+
+def _saved(backend: Backend, cached: int, steps: Sequence[Step]) -> Quantity:
+    """Seconds that forwarding the cached tokens would have taken: their roofline time, at the distance from
+    the roofline that the rest of this prompt was forwarded at.
+
+    A short rest reads the weights for few tokens, so that its FLOP/s are no more than a bound.
+    """
+    if not cached:
+        return derived(0, "s", "no token came from a cache")
+    prefill = _Work.of(entry for entry in steps if entry.primitive == "prefill")
+    if not prefill.seconds:
+        return unavailable("s", "no token was prefilled to measure the speed by")
+    flops = prefill_flops(backend.shape, cached, logits_rows=0).total
+    moved = prefill_bytes(backend.shape, cached, logits_rows=0).total
+    at_measured_rate = flops * prefill.seconds / prefill.flops
+    roofs = [
+        roofline_seconds(*work, backend.profile, backend.info.dtype)
+        for work in ((flops, moved), (prefill.flops, prefill.bytes))
+    ]
+    if backend.info.simulated or roofs[0] is None or roofs[1] is None:
+        return modelled(at_measured_rate, "s", "at this prompt's measured FLOP/s", 0, at_measured_rate)
+    value = roofs[0] * prefill.seconds / roofs[1]
+    source = "at the share of the roofline that this prompt's prefill reached"
+    return modelled(value, "s", source, min(roofs[0], value), max(at_measured_rate, value))
 
 
 def _speed(backend: Backend, steps: Sequence[Step]) -> Speed:

@@ -23,6 +23,8 @@ class Tally:
     dtype: str
     accepted_ns: int
     prefilled: int = 0
+    """Tokens of the prompt that are in the cache, `cached` of them from earlier answers."""
+    cached: int = 0
     prefill_began_ns: int = 0
     prefill_s: float = 0.0
     thinking_tokens: int = 0
@@ -35,7 +37,9 @@ class Tally:
     def context_used(self) -> int:
         return self.prefilled + self.thinking_tokens + self.answer_tokens + self.forced_tokens
 
-    def prefill_progressed(self, done: int) -> None:
+    def prefill_progressed(self, done: int, cached: int) -> None:
+        if not self.prefilled:
+            self.cached = self.prefilled = cached
         new = done - self.prefilled
         self.flops["prefill"] += prefill_flops(self.backend.shape, new, self.prefilled, logits_rows=0).total
         self.prefilled = done
@@ -65,12 +69,13 @@ class Tally:
             span = (now - self._recent[0][0]) / 1e9
             rate = (sum(tokens for _, tokens in self._recent) - self._recent[0][1]) / span
         shape, memory = self.backend.shape, self.backend.memory()
-        context = self.context_used + 1
+        context, forwarded = self.context_used + 1, self.prefilled - self.cached
         next_flops, next_bytes = decode_flops(shape, context).total, decode_bytes(shape, context).total
         return Metered(
             seconds=(now - self.accepted_ns) / 1e9,
             decode_tok_s=rate,
-            prefill_tok_s=self.prefilled / self.prefill_s if self.prefill_s else None,
+            prefill_tok_s=forwarded / self.prefill_s if forwarded and self.prefill_s else None,
+            cached_tokens=self.cached,
             thinking_tokens=self.thinking_tokens,
             answer_tokens=self.answer_tokens,
             thinking_limit=thinking_limit,
