@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -164,10 +165,10 @@ def _times(
 
 
 def _saved(backend: Backend, cached: int, steps: Sequence[Step]) -> Quantity:
-    """Seconds that forwarding the cached tokens would have taken: their roofline time, at the distance from
-    the roofline that the rest of this prompt was forwarded at.
+    """Seconds that forwarding the cached tokens would have taken.
 
-    A short rest reads the weights for few tokens, so that its FLOP/s are no more than a bound.
+    At least their roofline time; at most their time at the FLOP/s of the rest of the prompt, which was
+    shorter and thus slower by the token. Between these bounds, which may lie far apart, the geometric mean.
     """
     if not cached:
         return derived(0, "s", "no token came from a cache")
@@ -176,16 +177,13 @@ def _saved(backend: Backend, cached: int, steps: Sequence[Step]) -> Quantity:
         return unavailable("s", "no token was prefilled to measure the speed by")
     flops = prefill_flops(backend.shape, cached, logits_rows=0).total
     moved = prefill_bytes(backend.shape, cached, logits_rows=0).total
-    at_measured_rate = flops * prefill.seconds / prefill.flops
-    roofs = [
-        roofline_seconds(*work, backend.profile, backend.info.dtype)
-        for work in ((flops, moved), (prefill.flops, prefill.bytes))
-    ]
-    if backend.info.simulated or roofs[0] is None or roofs[1] is None:
-        return modelled(at_measured_rate, "s", "at this prompt's measured FLOP/s", 0, at_measured_rate)
-    value = roofs[0] * prefill.seconds / roofs[1]
-    source = "at the share of the roofline that this prompt's prefill reached"
-    return modelled(value, "s", source, min(roofs[0], value), max(at_measured_rate, value))
+    slowest = flops * prefill.seconds / prefill.flops
+    fastest = roofline_seconds(flops, moved, backend.profile, backend.info.dtype)
+    if fastest is None or backend.info.simulated:
+        return modelled(slowest, "s", "at the FLOP/s of this prompt's prefill, an upper bound", 0, slowest)
+    low, high = sorted((fastest, slowest))
+    source = "between the roofline and the FLOP/s of this prompt's prefill"
+    return modelled(math.sqrt(low * high), "s", source, low, high)
 
 
 def _speed(backend: Backend, steps: Sequence[Step]) -> Speed:
