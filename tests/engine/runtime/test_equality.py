@@ -63,18 +63,20 @@ def sequence(backend: LocalBackend) -> Iterator[Sequence]:
 
 @contextmanager
 def scatter(pool: PagePool, held: Sequence) -> Iterator[None]:
-    """Give a sequence all the pages that it will need, in disorder among pages of others."""
+    """Give a sequence all the pages that it will need, in disorder among pages of others; there are no more."""
     needed = -(-(len(PROMPT) + NEW) // PAGE)
     others: list[int] = []
-    pool.grow(others, 3 * needed)
+    pool.grow(others, pool.pages)
     chosen = random.Random(0).sample(others, needed)
     for page in chosen:
         others.remove(page)
         pool.release([page])
         pool.grow(held.table, len(held.table) + 1)
     assert held.table == chosen
-    yield
-    pool.release(others)
+    try:
+        yield
+    finally:
+        pool.release(others)
 
 
 def ours(backend: LocalBackend, *, chunk: int = len(PROMPT), scattered: bool = False) -> Text:
