@@ -63,7 +63,7 @@ def sequence(backend: LocalBackend) -> Iterator[Sequence]:
 
 @contextmanager
 def scatter(pool: PagePool, held: Sequence) -> Iterator[None]:
-    """Give a sequence all the pages that it will need, in disorder among pages of others; there are no more."""
+    """Give a sequence all the pages that it will need, in disorder; others hold the rest of the pool."""
     needed = -(-(len(PROMPT) + NEW) // PAGE)
     others: list[int] = []
     pool.grow(others, pool.pages)

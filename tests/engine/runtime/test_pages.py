@@ -176,6 +176,18 @@ def test_pages_with_the_same_tokens_after_others_are_not_taken_for_them() -> Non
     assert sequence.cached == 0
 
 
+def test_tokens_with_the_same_hash_are_not_taken_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefixes, "chained", lambda digest, tokens: b"same")
+    pool, one, other = small_pool(), [1] * (2 * PAGE), [2] * (2 * PAGE)
+    said(pool, one)
+    said(pool, other)
+    for text, found in ((one, 2 * PAGE), (other, 0)):
+        sequence = Sequence(pool)
+        sequence.adopt(text)
+        assert sequence.cached == found and holds_its_own(sequence)
+        sequence.release()
+
+
 def test_sequences_that_begin_alike_share_full_pages_and_nothing_else() -> None:
     pool, text = small_pool(), list(range(3 * PAGE + 20))
     said(pool, text)
