@@ -24,7 +24,7 @@ ShowThinking = Literal["hidden", "line", "full"]
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Everything that can be set; what is None follows from the model or the hardware profile."""
+    """Everything that can be set; what is None follows from the model, the hardware profile or the engine."""
 
     model: str = "tiny"
     profile: str | None = None
@@ -38,8 +38,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     top_k: int | None = None
     seed: int = 0
     max_tokens: int | None = None
-    keep_alive: float = 600.0
-    """Seconds that the engine stays without anything to do; 0 leaves with the last client."""
+    keep_alive: float | None = None
+    """Seconds that the engine stays without anything to do, 0: it leaves with its last client.
+
+    None leaves it at what the engine was told last, at first 10 minutes.
+    """
     offline: bool = False
     theme: str | None = None
     show_thinking: ShowThinking = "line"

@@ -12,8 +12,10 @@ import click
 
 from app import config, figures
 from app.cli.engine import failure, open_engine
+from app.cli.output import show_json
 from app.errors import CommandError
 from app.sanitise import Sanitiser, clean
+from app.sessions.journal import storable
 from app.sessions.recorder import Recorder
 from engine.protocol import (
     Answer,
@@ -57,7 +59,11 @@ Examples:
 @click.option("--top-k", type=int, metavar="K", help="Sample from the K likeliest tokens.")
 @click.option("--seed", type=int, metavar="N", help="The same seed gives the same answer.")
 @click.option("--max-tokens", type=int, metavar="N", help="Cap the visible answer.")
-@click.option("--keep-alive", metavar="10m", help="How long the engine stays when idle; 0: not at all.")
+@click.option(
+    "--keep-alive",
+    metavar="10m",
+    help="How long the engine stays when idle, until told otherwise; 0: not at all.",
+)
 @click.option("--offline", is_flag=True, default=None, help="Touch no network.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: the answer with its receipt.")
 @click.option("--stats", is_flag=True, help="Print what the answer cost on stderr.")
@@ -80,11 +86,18 @@ def ask(
     for warning in configuration.warnings:
         click.echo(clean(warning), err=True)
     settings = configuration.settings
-    text = _prompt(prompt)
+    text, system = storable(_prompt(prompt)), storable(system or "")
     recorder = None
     if save or go_on:
         recorder = Recorder.resume("last") if go_on else Recorder.create()
-        if system and recorder.leaf is None:
+        if system and recorder.leaf is not None:
+            recorder.close()
+            raise CommandError(
+                "--system comes too late: the session already has its beginning",
+                "leave it out, or begin another session with --save",
+                status=2,
+            )
+        if system:
             recorder.system_turn(system)
         recorder.user_turn(text)
         messages = recorder.messages()
@@ -105,9 +118,7 @@ def ask(
         if recorder is not None:
             recorder.close()
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.encode(answer).decode())
+        show_json(answer)
     if stats or (sys.stderr.isatty() and not as_json):
         click.echo(click.style(figures.receipt_line(answer), dim=True), err=True)
 
@@ -116,7 +127,7 @@ def _prompt(argument: str | None) -> str:
     """The prompt from the argument, standard input, or both."""
     piped = ""
     if argument == "-" or not sys.stdin.isatty():
-        raw = sys.stdin.buffer.read(MAX_STDIN + 1) if sys.stdin is not None else b""
+        raw = sys.stdin.buffer.read(MAX_STDIN + 1)
         if len(raw) > MAX_STDIN:
             raise CommandError(f"standard input is longer than {MAX_STDIN // 2**20} MiB", "pass less of it")
         piped = raw.decode("utf-8", errors="replace")
@@ -128,7 +139,7 @@ def _prompt(argument: str | None) -> str:
 
 
 async def _ask(
-    request: AnswerRequest, keep_alive_s: float, recorder: Recorder | None, as_json: bool
+    request: AnswerRequest, keep_alive_s: float | None, recorder: Recorder | None, as_json: bool
 ) -> Answer:
     """Run the request, streaming the answer to stdout unless it is printed as JSON."""
     engine = open_engine(keep_alive_s)

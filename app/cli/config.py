@@ -9,6 +9,9 @@ from app import locations
 from app.cli.output import show, show_json, show_table, warn
 from app.config import load
 
+UNSET = {"keep_alive": "as the engine was told last; 10m at first"}
+"""What is shown of a setting without a value where nothing would not say enough."""
+
 
 @click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -33,7 +36,7 @@ def config(ctx: click.Context, as_json: bool) -> None:
         )
     else:
         rows = [
-            (key, "" if value is None else _text(value), configuration.origins[key])
+            (key, UNSET.get(key, "") if value is None else _text(value), configuration.origins[key])
             for key, value in settings.items()
         ]
         show_table(("setting", "value", "from"), rows)

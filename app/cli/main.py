@@ -100,11 +100,11 @@ def root(ctx: click.Context, resume: str | None, **flags: str | bool | None) -> 
     runs, and each answer shows what it cost.
     """
     if ctx.invoked_subcommand is None:
-        if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise CommandError("the chat needs a terminal", "in a pipe, use: mull ask -")
         from app.tui.app import run
 
-        run(flags, resume)
+        ctx.exit(run(flags, resume))
     elif given := [f"--{name}" for name, value in {"resume": resume, **flags}.items() if value is not None]:
         raise click.UsageError(
             f"{given[0]} belongs after the command: mull {ctx.invoked_subcommand} {given[0]}", ctx
@@ -114,6 +114,7 @@ def root(ctx: click.Context, resume: str | None, **flags: str | bool | None) -> 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows another
@@ -121,12 +122,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(_run(given, debug="--debug" in options))
 
 
+def _replace_closed_streams() -> None:
+    """Let a standard stream that was closed be empty: its number would else go to the next file opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nothing, mode, encoding="utf-8"))
+
+
 def _run(arguments: list[str], *, debug: bool) -> int:
     try:
         with root.make_context("mull", arguments) as context:
             root.invoke(context)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
         return 0
     except click.exceptions.Exit as request:
         return request.exit_code

@@ -14,7 +14,7 @@ from app.sanitise import clean, clean_line
 
 def show(text: str) -> None:
     """Print text: sanitized on a terminal, raw and in UTF-8 in a pipe or a file."""
-    on_screen = sys.stdout is not None and sys.stdout.isatty()
+    on_screen = sys.stdout.isatty()
     click.echo(clean(text) if on_screen else text.encode(errors="replace"), nl=not text.endswith("\n"))
 
 

@@ -8,6 +8,7 @@ import click
 
 from app import figures
 from app.cli.engine import open_engine
+from app.cli.output import show_json
 from app.sanitise import clean
 from engine.protocol import EngineStatus
 
@@ -18,9 +19,7 @@ def ps(as_json: bool) -> None:
     """Show the resident engine: its model, memory and clients."""
     status = asyncio.run(_status())
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.encode(status).decode())
+        show_json(status)
     elif status is None:
         click.echo("no engine is running; the next question starts one")
     else:

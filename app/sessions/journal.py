@@ -57,6 +57,7 @@ Line = Header | TurnLine | EventLine
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Line)
 _EVENT_START = _encoder.encode({"line": "event"})[:-1]
+_TURN_NUMBER = re.compile(rb'"(?:id|turn)":"t(\d{1,9})[".]')
 _lone_surrogates = re.compile("[\ud800-\udfff]")
 
 
@@ -132,6 +133,22 @@ class Journal:
                 os.fsync(self._descriptor)
         except OSError as error:
             raise CommandError(f"cannot write session {self.path.stem}: {reason(error)}") from error
+
+    def last_number(self) -> int:
+        """The largest number of a turn that a line tells, read whole or damaged; 0 where there is no turn.
+
+        A damaged line that does not tell is counted as a turn. Raises CommandError.
+        """
+        largest = others = 0
+        try:
+            with self.path.open("rb") as file:
+                for data in file:
+                    others += not data.startswith(_EVENT_START)
+                    if told := _TURN_NUMBER.search(data):
+                        largest = max(largest, int(told[1]))
+        except OSError as error:
+            raise CommandError(f"cannot read session {self.path.stem}: {reason(error)}") from error
+        return max(largest, others - 1)  # one of them is the header
 
     def delete(self) -> None:
         """Remove the session for good."""

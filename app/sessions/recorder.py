@@ -48,6 +48,8 @@ class Recorder:
         self._journal = opened
         self._clock = clock or Clock()
         self._began: dict[str, float] = {}
+        self._turns = opened.last_number() if opened else 0
+        """The number of the turn written last."""
 
     @classmethod
     def create(cls, store: Store | None = None, clock: Clock | None = None) -> Recorder:
@@ -67,10 +69,10 @@ class Recorder:
             session = store.read(session_id)
             if session.read_only:
                 raise CommandError(session.read_only, f"show it with: mull sessions show {session_id}")
+            return cls(store, session, opened, clock)
         except CommandError:
             opened.close()
             raise
-        return cls(store, session, opened, clock)
 
     @property
     def session(self) -> Session | None:
@@ -112,7 +114,7 @@ class Recorder:
         """The request for an answer to the conversation up to `leaf`, under an id of its own."""
         session, _ = self._opened()
         return AnswerRequest(
-            id=f"{session.id}-{self._next_id(session)}",
+            id=f"{session.id}-{self._next_id()}",
             spec=spec,
             messages=self.messages(),
             method=method,
@@ -125,7 +127,7 @@ class Recorder:
         """Record that an answer was asked for, after `leaf`; its events follow."""
         session, opened = self._opened()
         line = TurnLine(
-            id=self._next_id(session),
+            id=self._next_id(),
             parent=self.leaf,
             role="assistant",
             created=self._clock.now(),
@@ -155,7 +157,7 @@ class Recorder:
     def _said(self, role: Role, text: str) -> Turn:
         session, opened = self._opened()
         line = TurnLine(
-            id=self._next_id(session),
+            id=self._next_id(),
             parent=self.leaf,
             role=role,
             created=self._clock.now(),
@@ -164,6 +166,7 @@ class Recorder:
         return self._add(session, opened, line)
 
     def _add(self, session: Session, opened: Journal, line: TurnLine) -> Turn:
+        self._turns += 1
         opened.append(line, durable=True)
         session.apply(line)
         self.leaf = line.id
@@ -180,7 +183,6 @@ class Recorder:
             raise ValueError("this recorder is closed")
         return self._session, self._journal
 
-    @staticmethod
-    def _next_id(session: Session) -> str:
+    def _next_id(self) -> str:
         """Turns are numbered as they are written; a candidate's id stands under its answer's."""
-        return f"t{sum('.' not in turn.id for turn in session.tree) + 1}"
+        return f"t{self._turns + 1}"

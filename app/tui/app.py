@@ -59,8 +59,8 @@ class MullApp(App[None]):
         await self.chat.conversation.close()
 
 
-def run(flags: Mapping[str, object] | None = None, resume: str | None = None) -> None:
-    """Run the app with the user's settings, sessions and resident engine.
+def run(flags: Mapping[str, object] | None = None, resume: str | None = None) -> int:
+    """Run the app with the user's settings, sessions and resident engine; returns the exit status.
 
     `flags` are settings given on the command line; `resume` means a session as `Store.resolve` takes it.
     Raises CommandError.
@@ -87,7 +87,9 @@ def run(flags: Mapping[str, object] | None = None, resume: str | None = None) ->
         meter=recalled.meter is not False,
         warnings=configuration.warnings,
     )
-    MullApp(services).run()
+    app = MullApp(services)
+    app.run()
+    return 1 if app.return_code else 0
 
 
 def _new_recorder() -> Recorder:

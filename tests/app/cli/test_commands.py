@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -28,11 +30,11 @@ def mull(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]
     )  # type: ignore[call-overload, no-any-return]
 
 
-def on_a_terminal(*arguments: str, typed: bytes = b"") -> tuple[int, str]:
+def on_a_terminal(*arguments: str, typed: bytes = b"", program: Sequence[str] = MULL) -> tuple[int, str]:
     """Run on a real terminal; the exit status and all that reached the screen."""
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(MULL[0], [*MULL, *arguments])
+        os.execv(program[0], [*program, *arguments])
     os.write(terminal, typed)
     seen = b""
     while True:
@@ -120,6 +122,15 @@ def test_names_cannot_steer_a_terminal_and_scripts_get_them_raw(session: str) ->
     assert HOSTILE in mull("export", session).stdout
 
 
+def test_answers_and_the_engine_as_json_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    model = tmp_path / "evil\u202ename"
+    with resources.as_file(resources.files("assets") / "tiny") as bundled:
+        shutil.copytree(bundled, model)
+    for arguments in (["ask", "--json", "--model", str(model), "What is 1 + 1?"], ["ps", "--json"]):
+        status, seen = on_a_terminal(*arguments)
+        assert status == 0 and "evil⟨U+202E⟩name" in seen and "\u202e" not in seen
+
+
 def test_a_search_shows_where_and_what(session: str) -> None:
     (found,) = json.loads(mull("sessions", "search", "IRRATIONAL", "--json").stdout)
     assert (found["id"], found["turn"], found["excerpt"]) == (session, "t2", "It is irrational.")
@@ -168,6 +179,8 @@ def test_the_settings_are_shown_with_where_each_comes_from() -> None:
     settings = {item["name"]: item for item in json.loads(done.stdout)}
     assert (settings["think"]["value"], settings["think"]["origin"]) == (64, "MULL_THINK")
     assert done.stderr == "mull: there is no setting MULL_MODLE; did you mean MULL_MODEL?\n"
+    assert settings["keep_alive"]["value"] is None
+    assert "as the engine was told last; 10m at first" in mull("config").stdout
     assert mull("config", "path").stdout == f"{locations.config_file()}\n"
 
 
@@ -183,6 +196,17 @@ def test_an_encoding_without_our_marks_is_no_reason_to_fail_nor_to_spoil_an_expo
     latin = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     assert "? this machine" in mull("profiles", env=latin, encoding="latin-1").stdout
     assert "23 TFLOP ◐" in mull("sessions", "show", session, env=latin).stdout
+
+
+def test_a_crash_of_the_terminal_app_is_a_failed_command() -> None:
+    crashing = """
+from app.cli.main import main
+from app.tui.screens.chat import ChatScreen
+ChatScreen.load_model = lambda screen: 1 / 0
+main([])
+"""
+    status, seen = on_a_terminal(program=[sys.executable, "-c", crashing])
+    assert status == 1 and "ZeroDivisionError" in seen
 
 
 def test_the_program_starts_without_anything_heavy() -> None:

@@ -85,6 +85,39 @@ def test_damaged_lines_in_the_middle_are_left_out_and_counted(tmp_path: Path) ->
     assert found.damaged == 3
 
 
+@pytest.mark.parametrize(
+    ("damaged", "next_id"),
+    [
+        ('"id":"t2"', "t4"),  # a sibling in the middle
+        ('"id":"t3"', "t4"),  # the last turn, whose events name it
+        ("turn", "t4"),  # the last turn, which nothing names any more
+        ('"id":"t1"', "t4"),  # the first, so that what follows has no parent
+    ],
+)
+def test_a_session_with_a_damaged_turn_goes_on_under_numbers_of_its_own(damaged: str, next_id: str) -> None:
+    recorder = Recorder.create()
+    recorder.user_turn("hello")
+    for _ in range(2):
+        recorder.go("t1")
+        turn = recorder.answer_turn(recorder.request(ModelSpec()))
+        if damaged != "turn":
+            recorder.event(turn, Delta(candidate="0", phase="answer", text="hi", tokens=1))
+    recorder.close()
+    (path,) = Store().directory.iterdir()
+    lines = path.read_text().splitlines(keepends=True)
+    at = max(n for n, line in enumerate(lines) if '"line":"turn"' in line and damaged in line)
+    lines[at] = "x" * (len(lines[at]) - 1) + "\n"
+    path.write_text("".join(lines))
+
+    resumed = Recorder.resume("last")
+    assert resumed.user_turn("and then?").id == next_id
+    turn = resumed.answer_turn(resumed.request(ModelSpec()))
+    resumed.event(turn, Delta(candidate="0", phase="answer", text="more", tokens=1))
+    resumed.close()
+    again = session.read(path)
+    assert [turn.content for turn in again.tree.path("t5")][-2:] == ["and then?", "more"]
+
+
 def test_double_ids_orphans_and_cycles_do_not_enter_the_tree(tmp_path: Path) -> None:
     path = written(
         tmp_path,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from app.errors import CommandError
@@ -21,17 +23,26 @@ def session_saying(question: str, answer: str = "") -> str:
     return recorder.session.id
 
 
+def put_back(session_id: str, seconds: float) -> None:
+    """Have the session used that long ago: files written at once may have the same time."""
+    path = Store().directory / f"{session_id}.jsonl"
+    then = path.stat().st_mtime - seconds
+    os.utime(path, (then, then))
+
+
 def test_sessions_are_listed_with_name_turns_and_model_the_last_used_first() -> None:
     older = session_saying("older", "yes")
+    put_back(older, seconds=20)
     newer = session_saying("newer")
+    put_back(newer, seconds=10)
     found = Store().summaries()
     assert [(item.id, item.name, item.turns, item.model) for item in found] == [
         (newer, "newer", 1, None),
         (older, "older", 2, "some/model"),
     ]
     Recorder.resume(older).user_turn("again")
-    assert Store().summaries()[0].id == older
-    assert Store().summaries()[0].created < Store().summaries()[0].updated
+    first, second = Store().summaries()
+    assert first.id == older and first.updated > second.updated
 
 
 def test_an_id_may_be_shortened_as_long_as_it_is_one_session_s() -> None:
