@@ -115,6 +115,7 @@ def receipt_line(answer: Answer, place: tuple[int, int] | None = None) -> str:
     parts = [
         f"{place[0]}/{place[1]} ◂▸" if place and place[1] > 1 else "",
         f"{thought}ans {count(tokens.answer)} tok",
+        f"{count(tokens.cached)} cached" if tokens.cached else "",
         _plain(receipt.time.total),
         f"ttft {_plain(receipt.time.first_token)}",
         _plain(receipt.speed.decode_tok_s),
@@ -161,6 +162,7 @@ def main_figures(receipt: Receipt) -> tuple[Figure, ...]:
         "compute, thinking": flops.thinking,
         "compute, answer": flops.answer,
         "compute saved by the cache": receipt.compute.flops_saved_by_cache,
+        **({"time saved by the cache": time.saved_by_cache} if receipt.tokens.cached else {}),
         "bytes moved": receipt.compute.bytes,
         "memory, weights": receipt.memory.weights,
         "memory, KV cache": receipt.memory.kv_used,

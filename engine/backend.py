@@ -114,6 +114,8 @@ class Account:
     forwarded: list[Forwarded] = field(default_factory=list)
     sampling_s: dict[str, float] = field(default_factory=lambda: {"thinking": 0.0, "answer": 0.0})
     """Seconds from logits to tokens, beside the forwards."""
+    cached: int = 0
+    """Tokens that the node began with: in the cache from earlier answers, and not forwarded."""
     sampled_ns: list[int] = field(default_factory=list)
     """Monotonic time at which each token was sampled."""
 
@@ -137,6 +139,8 @@ class MemoryUse:
     weights: int
     kv_used: int
     kv_allocated: int
+    kv_idle: int
+    """Kept from earlier answers, and given up where others need it."""
     process: int
     process_peak: int
     free: int
@@ -170,7 +174,8 @@ class Backend(Protocol):
     async def prefill(
         self, ids: Sequence[int], lease: Lease, on_progress: Callable[[int, int], None] | None = None
     ) -> Node:
-        """A new node with the prompt in its cache. `on_progress(done, total)` counts tokens.
+        """A new node with the prompt in its cache: what is there already, the rest forwarded, the last id
+        always. `on_progress(done, cached)` counts tokens; those done begin with the cached ones.
 
         A cancelled lease ends it between chunks, with what has been forwarded in the node's account.
         Raises OutOfContext.

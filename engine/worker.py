@@ -313,6 +313,7 @@ class Worker:
             queued=len(self._queue),
             clients=len(self._clients),
             memory_bytes=psutil.Process().memory_info().rss,
+            kv_idle_bytes=self._backend.memory().kv_idle if self._backend is not None else 0,
             uptime_s=time.monotonic() - self._began,
             keep_alive_s=self._keep_alive_s,
             unloads_in_s=self._unloads_in(),

@@ -45,7 +45,10 @@ def _lines(status: EngineStatus) -> list[tuple[str, str]]:
             f"{model.name} ({model.dtype} on {model.device}, {model.context} tokens)" if model else "none",
         ),
         ("profile", model.profile if model else "none"),
-        ("memory", figures.size(status.memory_bytes)),
+        (
+            "memory",
+            f"{figures.size(status.memory_bytes)}, {figures.size(status.kv_idle_bytes)} of it prompt cache",
+        ),
         ("answers", f"{status.answering} running, {status.queued} waiting"),
         ("clients", str(status.clients - 1)),
         ("log", status.log),

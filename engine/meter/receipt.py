@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from engine.backend import Account, Backend, Kind, MemoryUse, Sampler
 from engine.build import mull_version
 from engine.meter.energy import modelled_energy
 from engine.meter.tally import roofline_dtype, step
-from engine.protocol import Quantity, Receipt, TokenCounts, derived, measured, unavailable
+from engine.protocol import Quantity, Receipt, TokenCounts, derived, measured, modelled, unavailable
 from engine.protocol.receipt import (
     Compute,
     Cost,
@@ -25,7 +26,7 @@ from engine.protocol.receipt import (
     Times,
 )
 from profiles.catalogue import Figure
-from profiles.costs import roofline_seconds
+from profiles.costs import prefill_bytes, prefill_flops, roofline_seconds
 
 CLOCK = "monotonic clock"
 FORMULA = "profiles.costs"
@@ -57,7 +58,7 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
     total_s = (time.monotonic_ns() - clock.accepted_ns) / 1e9 - clock.load_s
     steps = merged(tuple(step(backend, "0", work) for work in outcome.account.forwarded))
     tokens = _tokens(outcome)
-    times = _times(clock, outcome.account, steps, total_s)
+    times = _times(clock, outcome.account, steps, total_s, _saved(backend, tokens.cached, steps))
     sampling_s = outcome.account.sampling_s
     seconds = {phase: _seconds(steps, phase) + sampling_s.get(phase, 0.0) for phase in PHASES}
     return Receipt(
@@ -72,7 +73,9 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
                 answer=_flops(steps, "answer"),
                 discarded=derived(0, "FLOP", "nothing was discarded"),
             ),
-            flops_saved_by_cache=derived(0, "FLOP", "no token came from a cache"),
+            flops_saved_by_cache=derived(
+                prefill_flops(backend.shape, tokens.cached, logits_rows=0).total, "FLOP", FORMULA
+            ),
             bytes=derived(sum(entry.bytes for entry in steps), "B", FORMULA),
         ),
         speed=_speed(backend, steps, sum(sampling_s.values())),
@@ -119,6 +122,7 @@ def _tokens(outcome: Outcome) -> TokenCounts:
     pending = outcome.pending
     return TokenCounts(
         prompt=outcome.prompt_tokens,
+        cached=outcome.account.cached,
         prefilled=count("prefilled"),
         thinking=count("thinking") + (pending == "thinking"),
         answer=count("answer") + (pending == "answer"),
@@ -135,7 +139,7 @@ def _seconds(steps: Sequence[Step], phase: str) -> float:
     return sum(entry.seconds for entry in steps if entry.phase == phase)
 
 
-def _times(clock: Clock, account: Account, steps: Sequence[Step], total_s: float) -> Times:
+def _times(clock: Clock, account: Account, steps: Sequence[Step], total_s: float, saved: Quantity) -> Times:
     sampled_ns = account.sampled_ns
     gaps = np.diff(np.asarray(sampled_ns, dtype=np.int64)) / 1e9
     few = unavailable("s", "fewer than two tokens were sampled")
@@ -154,7 +158,30 @@ def _times(clock: Clock, account: Account, steps: Sequence[Step], total_s: float
         per_token=derived(float(gaps.mean()), "s", "mean gap between tokens") if gaps.size else few,
         itl_p50=derived(float(np.percentile(gaps, 50)), "s", "gaps between tokens") if gaps.size else few,
         itl_p95=derived(float(np.percentile(gaps, 95)), "s", "gaps between tokens") if gaps.size else few,
+        saved_by_cache=saved,
     )
+
+
+def _saved(backend: Backend, cached: int, steps: Sequence[Step]) -> Quantity:
+    """Seconds that forwarding the cached tokens would have taken.
+
+    At least their roofline time; at most their time at the FLOP/s of the rest of the prompt, which was
+    shorter and thus slower by the token. Between these bounds, which may lie far apart, the geometric mean.
+    """
+    if not cached:
+        return derived(0, "s", "no token came from a cache")
+    prefill = _Work.of(entry for entry in steps if entry.primitive == "prefill")
+    if not prefill.seconds:
+        return unavailable("s", "no token was prefilled to measure the speed by")
+    flops = prefill_flops(backend.shape, cached, logits_rows=0).total
+    moved = prefill_bytes(backend.shape, cached, logits_rows=0).total
+    slowest = flops * prefill.seconds / prefill.flops
+    fastest = roofline_seconds(flops, moved, backend.profile, backend.info.dtype)
+    if fastest is None or backend.info.simulated:
+        return modelled(slowest, "s", "at the FLOP/s of this prompt's prefill, an upper bound", 0, slowest)
+    low, high = sorted((fastest, slowest))
+    source = "between the roofline and the FLOP/s of this prompt's prefill"
+    return modelled(math.sqrt(low * high), "s", source, low, high)
 
 
 def _speed(backend: Backend, steps: Sequence[Step], sampling_s: float) -> Speed:

@@ -21,7 +21,10 @@ class Tally:
 
     backend: Backend
     accepted_ns: int
+    prompt_tokens: int
     prefilled: int = 0
+    """Tokens of the prompt that are in the cache, `cached` of them from earlier answers."""
+    cached: int = 0
     prefill_began_ns: int = 0
     prefill_s: float = 0.0
     thinking_tokens: int = 0
@@ -34,8 +37,10 @@ class Tally:
     def context_used(self) -> int:
         return self.prefilled + self.thinking_tokens + self.answer_tokens + self.forced_tokens
 
-    def prefill_progressed(self, done: int, total: int) -> None:
-        new, rows = done - self.prefilled, int(done == total)
+    def prefill_progressed(self, done: int, cached: int) -> None:
+        if not self.prefilled:
+            self.cached = self.prefilled = cached
+        new, rows = done - self.prefilled, int(done == self.prompt_tokens)
         self.flops["prefill"] += prefill_flops(
             self.backend.shape, new, self.prefilled, logits_rows=rows
         ).total
@@ -66,12 +71,13 @@ class Tally:
             span = (now - self._recent[0][0]) / 1e9
             rate = (sum(tokens for _, tokens in self._recent) - self._recent[0][1]) / span
         shape, memory = self.backend.shape, self.backend.memory()
-        context = self.context_used + 1
+        context, forwarded = self.context_used + 1, self.prefilled - self.cached
         next_flops, next_bytes = decode_flops(shape, context).total, decode_bytes(shape, context).total
         return Metered(
             seconds=(now - self.accepted_ns) / 1e9,
             decode_tok_s=rate if final_tok_s is None else final_tok_s,
-            prefill_tok_s=self.prefilled / self.prefill_s if self.prefill_s else None,
+            prefill_tok_s=forwarded / self.prefill_s if forwarded and self.prefill_s else None,
+            cached_tokens=self.cached,
             thinking_tokens=self.thinking_tokens,
             answer_tokens=self.answer_tokens,
             thinking_limit=thinking_limit,

@@ -155,6 +155,8 @@ class Metered(Struct, frozen=True, kw_only=True, tag="metered"):
     decode_tok_s: float | None
     """Sampled tokens per second of decoding over the last second."""
     prefill_tok_s: float | None
+    cached_tokens: int = 0
+    """Tokens of the prompt that were in the cache from earlier answers."""
     thinking_tokens: int
     answer_tokens: int
     thinking_limit: int
@@ -214,6 +216,8 @@ class EngineStatus(Struct, frozen=True, kw_only=True):
     queued: int
     clients: int
     memory_bytes: int
+    kv_idle_bytes: int = 0
+    """Of it, keys and values kept from earlier answers, given up where others need them."""
     uptime_s: float
     keep_alive_s: float
     unloads_in_s: float | None

@@ -110,6 +110,8 @@ class Times(Struct, frozen=True, kw_only=True):
     per_token: Quantity
     itl_p50: Quantity
     itl_p95: Quantity
+    saved_by_cache: Quantity = unavailable("s", "the receipt is older than this figure")
+    """What the prompt's cached tokens would have taken."""
 
 
 class FlopsByPhase(Struct, frozen=True, kw_only=True):

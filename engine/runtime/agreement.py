@@ -37,7 +37,8 @@ def fastest_forward(model: object, stock: StockForward, pool: PagePool, context:
     Raises ModelError where a layer does not go through our attention.
     """
     length = len(_PROMPT)
-    table = pool.allocate(1)
+    table: list[int] = []
+    pool.grow(table, 1)
     try:
         recording = _Recording(pool, table, length, 1)
         try:

@@ -17,6 +17,7 @@ from engine.load.tokenizer import HubTokenizer
 from engine.nn import attention
 from engine.protocol import ModelInfo, ModelSpec
 from engine.runtime.agreement import fastest_forward
+from engine.runtime.fingerprint import fingerprint
 from engine.runtime.local import LocalBackend
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE, PagePool
@@ -68,7 +69,15 @@ def create(
     shape = replace(checkpoint.shape, weight_bytes=size, head_bytes=size, kv_bytes=size)
     context = _context(spec, checkpoint, kv_bytes_per_token(shape), system_memory(device).free)
     pages = -(-context // PAGE)
-    pool = PagePool(shape.layers, shape.kv_heads, shape.head_dim, pages, model.dtype, device)
+    pool = PagePool(
+        shape.layers,
+        shape.kv_heads,
+        shape.head_dim,
+        pages,
+        model.dtype,
+        device,
+        fingerprint(checkpoint, dtype),
+    )
     forward = fastest_forward(model, StockForward(model, context), pool, context)
     parameters = list(model.parameters())
     capability = torch.backends.cpu.get_cpu_capability().lower() if device == "cpu" else "cuda"

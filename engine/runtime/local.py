@@ -80,7 +80,7 @@ class LocalBackend:
         def work(job: Job) -> None:
             def report(done: int) -> None:
                 if on_progress:
-                    job.loop.call_soon_threadsafe(on_progress, done, len(ids))
+                    job.loop.call_soon_threadsafe(on_progress, done, sequence.account.cached)
 
             self._primitives.prefill(sequence, ids, self._cancelled(job, lease), report)
 
@@ -141,6 +141,7 @@ class LocalBackend:
             weights=self.info.weight_bytes,
             kv_used=pool.held * pool.page_bytes,
             kv_allocated=committed * pool.page_bytes,
+            kv_idle=pool.idle * pool.page_bytes,
             process=system.process,
             process_peak=system.process_peak,
             free=system.free,

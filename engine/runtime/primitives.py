@@ -11,7 +11,7 @@ from engine.backend import Extension, Forwarded, Kind, Lease, Sampler, StopReaso
 from engine.protocol import Phase
 from engine.runtime import sequence as sequences
 from engine.runtime.runner import Runner
-from engine.runtime.sampler import choose
+from engine.runtime.sampler import NotFinite, choose
 
 CHUNK = 512
 """Tokens of a prompt per forward; cancellation is looked at in between."""
@@ -44,8 +44,15 @@ class Primitives:
         cancelled: Cancelled,
         report: Callable[[int], None],
     ) -> None:
-        """Forward a prompt in chunks; `report` gets the tokens done. Logits are computed for the last."""
-        for begin in range(0, len(ids), CHUNK):
+        """Take what is cached of a prompt and forward the rest in chunks; `report` gets the tokens done.
+
+        The last token is always forwarded, for its logits.
+        """
+        if cancelled():
+            return
+        sequence.adopt(ids[:-1])
+        report(sequence.cached)
+        for begin in range(sequence.cached, len(ids), CHUNK):
             if cancelled():
                 return
             end = min(begin + CHUNK, len(ids))
@@ -70,7 +77,13 @@ class Primitives:
             self._forward_pending(sequence)
             raised = _ramp(wind_down, lease, sequence.ids[-1]) if wind_down else None
             began = time.perf_counter()
-            token = choose(sequence.logits, sampler, len(sequence.ids), sequence.path, rules.banned, raised)
+            try:
+                token = choose(
+                    sequence.logits, sampler, len(sequence.ids), sequence.path, rules.banned, raised
+                )
+            except NotFinite:
+                sequence.release(sound=False)
+                raise
             sequence.account.sampling_s[phase] += time.perf_counter() - began
             lease.used += 1
             sequence.account.sampled_ns.append(time.monotonic_ns())

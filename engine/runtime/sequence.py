@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,16 +33,34 @@ class Sequence:
     def pending(self) -> Kind | None:
         return self.pending_phase if len(self.ids) > self.cached else None
 
+    def adopt(self, ids: Ids[int]) -> None:
+        """Begin with as much of `ids` as the pool has from earlier sequences."""
+        self.table, self.cached = self.pool.match(ids)
+        self.ids = list(ids[: self.cached])
+        self.account.cached = self.cached
+
     def reserve(self, tokens: int) -> None:
         """Hold enough pages for `tokens` tokens in all. Raises MemoryError."""
-        missing = -(-tokens // PAGE) - len(self.table)
-        if missing > 0:
-            self.table += self.pool.allocate(missing)
+        self.pool.grow(self.table, -(-tokens // PAGE))
 
-    def release(self) -> None:
-        """Give the pages back; idempotent."""
+    def fork(self) -> Sequence:
+        """Another sequence that goes on from here, with an account of its own. Raises MemoryError."""
+        return Sequence(
+            self.pool,
+            ids=list(self.ids),
+            table=self.pool.fork(self.table, self.cached),
+            cached=self.cached,
+            logits=self.logits,
+            pending_phase=self.pending_phase,
+            path=self.path,
+        )
+
+    def release(self, *, sound: bool = True) -> None:
+        """Give the pages back; idempotent. Sequences that begin alike find them, if they are sound."""
         if not self.closed:
             self.closed = True
-            self.pool.release(self.table)
+            if not sound:
+                self.pool.forget(self.table)
+            self.pool.release(self.table, self.ids[: self.cached] if sound else ())
             self.table = []
             self.logits = None

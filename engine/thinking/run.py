@@ -231,6 +231,7 @@ async def _context(
     tally = Tally(
         backend,
         accepted_ns=clock.accepted_ns,
+        prompt_tokens=len(prompt),
         prefill_began_ns=time.monotonic_ns(),
     )
     context = Context(

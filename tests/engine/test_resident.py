@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
 from engine.client import Places, ResidentEngine, resident
 from engine.protocol import (
+    Answer,
     AnswerNow,
     AnswerRequest,
     Cancel,
@@ -95,6 +97,34 @@ async def test_an_answer_tells_how_it_came_about_in_order(engine: ResidentEngine
     tokens = finished.answer.receipt.tokens
     assert (last.thinking_tokens, last.answer_tokens) == (tokens.thinking, tokens.answer)
     assert last.flops_prefill + last.flops_thinking + last.flops_answer > 0
+
+
+async def test_a_second_turn_forwards_only_what_is_new(engine: ResidentEngine) -> None:
+    first = finished(await events_of(engine, request("a")))
+    conversation = (
+        *request("a").messages,
+        Message("assistant", first.answer, first.thinking),
+        Message("user", "What is 12 + 30?"),
+    )
+    events = await events_of(engine, msgspec.structs.replace(request("b"), messages=conversation))
+    before, after = first.receipt, finished(events).receipt
+    assert before.tokens.cached == 0 and before.compute.flops_saved_by_cache.value == 0
+    # the template leaves the thought out, so that the turns part where it began
+    assert after.tokens.cached >= before.tokens.prompt - 1
+    assert after.tokens.cached + after.tokens.prefilled == after.tokens.prompt
+    assert after.steps[0].context == after.tokens.cached
+    assert after.compute.flops_saved_by_cache.value > 0
+    saved = after.time.saved_by_cache
+    assert saved.method == "modelled" and 0 < saved.low <= saved.value <= saved.high
+    assert [event for event in events if isinstance(event, Metered)][-1].cached_tokens == after.tokens.cached
+    status = await engine.status()
+    assert status is not None and status.kv_idle_bytes > 0
+
+
+def finished(events: list[Event]) -> Answer:
+    last = events[-1]
+    assert isinstance(last, Finished)
+    return last.answer
 
 
 async def test_waiting_for_the_model_is_load_and_not_part_of_the_total(engine: ResidentEngine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from engine.load.locate import locate
 from engine.protocol import Message, ModelSpec
 from engine.runtime.create import create
 from engine.runtime.local import LocalBackend
-from engine.runtime.pages import PAGE
+from engine.runtime.pages import PAGE, PagePool
 from engine.runtime.sequence import Sequence
 from engine.runtime.step import Step
 from profiles.detect import Settings, detect
@@ -57,15 +57,31 @@ def sequence(backend: LocalBackend) -> Iterator[Sequence]:
     try:
         yield held
     finally:
-        held.release()
+        backend.runner.pool.release(held.table)  # without a trace: some of what is computed here is wrong
     backend.runner.pool.check_integrity([])
+
+
+@contextmanager
+def scatter(pool: PagePool, held: Sequence) -> Iterator[None]:
+    """Give a sequence all the pages that it will need, in disorder; others hold the rest of the pool."""
+    needed = -(-(len(PROMPT) + NEW) // PAGE)
+    others: list[int] = []
+    pool.grow(others, pool.pages)
+    chosen = random.Random(0).sample(others, needed)
+    for page in chosen:
+        others.remove(page)
+        pool.release([page])
+        pool.grow(held.table, len(held.table) + 1)
+    assert held.table == chosen
+    try:
+        yield
+    finally:
+        pool.release(others)
 
 
 def ours(backend: LocalBackend, *, chunk: int = len(PROMPT), scattered: bool = False) -> Text:
     """The backend's greedy text: the prompt in chunks, then a token at a time."""
-    if scattered:
-        random.Random(0).shuffle(backend.runner.pool.free)
-    with sequence(backend) as held:
+    with sequence(backend) as held, scatter(backend.runner.pool, held) if scattered else nullcontext():
         for begin in range(0, len(PROMPT), chunk):
             backend.runner.forward(held, PROMPT[begin : begin + chunk])
         rows = [held.logits]
