@@ -55,7 +55,6 @@ class Settings(Struct, frozen=True, kw_only=True):
             profile=self.profile,
             context=self.context,
             threads=self.threads,
-            offline=self.offline,
         )
 
     def sampling(self) -> Sampling:

@@ -121,6 +121,10 @@ def ask(
         show_json(answer)
     if stats or (sys.stderr.isatty() and not as_json):
         click.echo(click.style(figures.receipt_line(answer), dim=True), err=True)
+    elif answer.finish == "length" and not as_json:
+        click.echo("the answer was cut at its token limit", err=True)
+    if answer.finish == "cancelled":
+        raise CommandError("the engine was stopped before the answer ended", "ask again")
 
 
 def _prompt(argument: str | None) -> str:
@@ -170,7 +174,6 @@ async def _recorded(
 async def _follow(events: AsyncGenerator[Event, None], status: _StatusLine, quiet: bool) -> Answer:
     sanitiser = Sanitiser()
     on_screen = sys.stdout.isatty()
-    limit = 0
     said = False
     async for event in events:
         match event:

@@ -29,7 +29,6 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     profile: str | None = None
     context: int | None = None
     threads: int | None = None
-    offline: bool = False
 
 
 class Sampling(Struct, frozen=True, kw_only=True):
