@@ -89,7 +89,7 @@ def run(flags: Mapping[str, object] | None = None, resume: str | None = None) ->
     )
     app = MullApp(services)
     app.run()
-    return 1 if app.return_code else 0
+    return app.return_code or 0
 
 
 def _new_recorder() -> Recorder:
