@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
+from textual import events
 from textual.app import App, SystemCommand
+from textual.notifications import Notify
 from textual.screen import Screen
+from textual.widget import Widget
 
 from app.tui.commands import COMMANDS
 from app.tui.screens.chat import ChatScreen
@@ -24,6 +29,11 @@ class MullApp(App[None]):
 
     TITLE = "mull"
     DEFAULT_MODE = "chat"
+    NOTIFICATION_TIMEOUT = 2.5
+    CSS = """
+    ToastRack { dock: top; align: right top; margin: 1 0 0 0; }
+    Toast { width: auto; max-width: 60%; margin: 0 1 0 0; padding: 0 1; }
+    """  # below the first line: at the end of the screen they would cover what is being written
 
     def __init__(self, services: Services) -> None:
         super().__init__()
@@ -50,12 +60,36 @@ class MullApp(App[None]):
                 f"Theme: {name}", "choose the colors", partial(self.chat.set_theme, theme.name)
             )
 
+    async def on_event(self, event: events.Event) -> None:
+        if not event.is_forwarded:
+            self.chat.redirect(event)
+        await super().on_event(event)
+
+    def on_notify(self, event: Notify) -> None:
+        """One notification of a kind: a new one takes the place of the last."""
+        for shown in list(self._notifications):
+            if shown.severity == event.notification.severity:
+                self._unnotify(shown, refresh=False)
+        for toast in self.screen.query(f"Toast.-{event.notification.severity}"):
+            if isinstance(toast.parent, Widget):
+                toast.parent.remove()  # with the line that it stands on
+
     async def action_quit(self) -> None:
         """Stop what runs, keep it, and leave."""
+        await self._leave(0)
+
+    async def _leave(self, status: int) -> None:
         await self.chat.end_answer()
-        self.exit()
+        self.exit(return_code=status)
+
+    def on_mount(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self.call_later, self._leave, 128 + number)
 
     async def on_unmount(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().remove_signal_handler(number)
         await self.chat.conversation.close()
 
 

@@ -19,7 +19,8 @@ class Command:
     where: Where = "anywhere"
     slash: str = ""
     argument: str = ""
-    choices: tuple[str, ...] = ()
+    choices: tuple[tuple[str, str], ...] = ()
+    """What the argument can begin with, and what each of them does."""
     priority: bool = False
     """Whether the key is taken before the focused widget sees it, and so before what was typed ahead of it:
     only for keys that must work at once, whatever still waits.
@@ -40,15 +41,19 @@ COMMANDS: tuple[Command, ...] = (
     # Writing
     Command("send", "Send", "send the prompt", ("enter",), "prompt"),
     Command(
-        "newline", "New line", "start a new line",
-        ("ctrl+j", "shift+enter", "alt+enter"), "prompt",
+        "newline", "New line", "start a new line; shift+enter where the terminal sends it",
+        ("ctrl+j", "shift+enter"), "prompt",
     ),
     Command("older", "Older prompt", "on the first line: recall what was sent before", ("up",), "prompt"),
     Command("newer", "Newer prompt", "on the last line: back towards the present", ("down",), "prompt"),
     # Effort
     Command(
         "cycle-think", "Cycle thinking", "set how much the next answer may think, step by step",
-        ("shift+tab",), slash="think", argument="off|N|max", choices=("off", "max"), priority=True,
+        ("shift+tab",), slash="think", argument="off|N|max", priority=True,
+        choices=(
+            ("off", "answer at once, without thinking"),
+            ("max", "think as long as it wants to, within the context"),
+        ),
     ),
     Command(
         "think-more", "Think more", "raise the budget; while an answer thinks, its own",
@@ -71,7 +76,11 @@ COMMANDS: tuple[Command, ...] = (
     Command("new", "New conversation", "start a new conversation", ("ctrl+n",), slash="new"),
     Command(
         "export", "Export", "write this conversation to a file",
-        slash="export", argument="md|json FILE", choices=("md", "json"),
+        slash="export", argument="md|json FILE [--force]",
+        choices=(
+            ("md", "to read: what was said, thought and spent on this path"),
+            ("json", "for programs: everything, with all variants"),
+        ),
     ),
     # Transcript
     Command("next-turn", "Next turn", "move down", ("j", "down"), "transcript"),
@@ -96,7 +105,11 @@ COMMANDS: tuple[Command, ...] = (
     Command("meter", "Meter", "show or hide the meter", ("f9",), slash="meter"),
     Command(
         "theme", "Theme", "choose the colors", slash="theme", argument="dark|light|ansi",
-        choices=("dark", "light", "ansi"),
+        choices=(
+            ("dark", "light text on a dark background"),
+            ("light", "dark text on a light background"),
+            ("ansi", "the terminal's own colors"),
+        ),
     ),
     Command(
         "interrupt", "Interrupt", "copy the selection, else stop, else clear; twice to quit",
@@ -126,7 +139,7 @@ def completions(text: str) -> list[tuple[str, str]]:
     if command is None:
         return []
     return [
-        (f"/{name} {choice}", command.help)
-        for choice in command.choices
+        (f"/{name} {choice}", does)
+        for choice, does in command.choices
         if choice.startswith(argument) and choice != argument
     ]

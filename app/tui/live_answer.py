@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from app.sanitise import clean_line
 from app.tui.conversation import Asked
 from app.tui.effort import Effort
 from app.tui.widgets.answer_turn import AnswerTurn
@@ -48,8 +49,8 @@ class LiveAnswer:
     async def take(self, event: Event) -> None:
         """Show an event, or keep it for the next flush."""
         match event:
-            case Loading():
-                self.view.wait_for("waiting for the model; the answer comes as soon as it is loaded")
+            case Loading(stage=stage):
+                self.view.wait_for(f"{clean_line(stage)}; the answer follows")
             case Loaded():
                 self.view.wait_for("the model is ready")
             case Queued(ahead=ahead):
@@ -80,7 +81,7 @@ class LiveAnswer:
             self._thinking_since = self._clock()
         elif delta.phase == "answer" and self.thinking:
             self.view.thinking.seconds = self._elapsed()
-        self.view.write(delta.phase, delta.text, delta.tokens)
+        self.view.write(delta.phase, delta.text, 0 if delta.forced else delta.tokens)
 
     async def flush(self) -> bool:
         """Draw what has arrived; returns whether anything had."""

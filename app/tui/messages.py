@@ -67,9 +67,7 @@ class TurnActedOn(Message):
 
 @dataclass
 class TranscriptLeft(Message):
-    """The reader went back to the prompt; `typed` is what they typed, if that was how."""
-
-    typed: str = ""
+    """The reader went back to the prompt."""
 
 
 @dataclass

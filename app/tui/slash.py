@@ -42,7 +42,8 @@ async def _run(screen: ChatScreen, command: Command, argument: str) -> None:
             screen.set_theme(f"mull-{argument}")
         case "export":
             form, _, file = argument.partition(" ")
-            screen.export(form, file.strip())
+            name = file.removesuffix(" --force")
+            screen.export(form, name.strip(), force=name != file)
         case _:
             await screen.run_action(command.action)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from textual import on, work
+from textual import events, on, work
 
 from app.config import ShowThinking
 from app.errors import CommandError
@@ -19,6 +19,7 @@ from app.tui.screens.chat_layout import SHOWN_TURNS
 from app.tui.services import Services
 from app.tui.slash import run_slash
 from app.tui.widgets.answer_turn import AnswerTurn
+from app.tui.widgets.transcript import is_typing
 from app.tui.widgets.welcome import Welcome
 from engine.protocol import AnswerNow, Think
 
@@ -67,11 +68,16 @@ class ChatScreen(ChatAnswers):
             case "retry":
                 await self.retry(turn)
             case "previous" | "next":
-                await self._to_sibling(turn, -1 if event.action == "previous" else +1)
+                await self._to_sibling(self._answer_to(turn), -1 if event.action == "previous" else +1)
             case "receipt":
-                self.show_receipt(turn)
+                self.show_receipt(self._answer_to(turn))
             case "help":
                 self.action_help()
+
+    def _answer_to(self, turn: Turn) -> Turn:
+        """The answer below a prompt; any other turn, and a prompt without an answer, is itself."""
+        below = (other for other in self.conversation.path if other.parent == turn.id)
+        return next(below, turn) if turn.role == "user" else turn
 
     async def retry(self, turn: Turn) -> None:
         """Answer the question of this turn again, beside the answers there are."""
@@ -95,9 +101,15 @@ class ChatScreen(ChatAnswers):
     @on(messages.TranscriptLeft)
     def _leave_transcript(self, event: messages.TranscriptLeft) -> None:
         event.stop()
-        self.prompt.focus()
-        if event.typed:
-            self.prompt.insert(event.typed)
+        self.set_focus(self.prompt)
+
+    def redirect(self, event: events.Event) -> None:
+        """Let what is typed over the transcript go to the prompt.
+
+        Called before the event is handed to what has the focus: so the first letter takes all others with it.
+        """
+        if self.is_current and self.focused is self.transcript and is_typing(event):
+            self.set_focus(self.prompt)
 
     # The prompt
 
@@ -204,8 +216,6 @@ class ChatScreen(ChatAnswers):
         self.services.remember("show_thinking", self.thoughts)
         for view in self.query(AnswerTurn):
             view.set_view(self.thoughts)
-        names = {"hidden": "Thoughts: hidden", "line": "Thoughts: one line", "full": "Thoughts: in full"}
-        self.notify(names[self.thoughts], timeout=2)
 
     @on(messages.ThoughtsToggled)
     def _toggle_thoughts(self, event: messages.ThoughtsToggled) -> None:
@@ -291,8 +301,8 @@ class ChatScreen(ChatAnswers):
         self.app.theme = name
         self.services.remember("theme", name)
 
-    def export(self, form: str, file: str) -> None:
-        """Write the conversation to a file that is not there yet. Raises CommandError."""
+    def export(self, form: str, file: str, *, force: bool = False) -> None:
+        """Write the conversation to a file, over one that is there only with `force`. Raises CommandError."""
         from app.sessions import export
 
         session = self.conversation.recorder.session
@@ -302,7 +312,7 @@ class ChatScreen(ChatAnswers):
             )
         if session is None:
             raise CommandError("there is nothing to export yet")
-        export.write(export.render(session, form), Path(file))
+        export.write(export.render(session, form), Path(file), force=force)
         self.notify(f"Written to {clean_line(file)}", markup=False)
 
     def copy(self, text: str) -> None:

@@ -15,7 +15,7 @@ from app.errors import CommandError
 from app.sanitise import clean_line
 from app.tui.effort import Effort
 from app.tui.live_answer import LiveAnswer
-from app.tui.screens.chat_layout import SHOWN_TURNS, ChatLayout
+from app.tui.screens.chat_layout import ERROR_S, SHOWN_TURNS, ChatLayout
 from app.tui.services import Services
 from app.tui.widgets.answer_turn import AnswerTurn
 from app.tui.widgets.failure import Failure
@@ -41,15 +41,21 @@ class ChatAnswers(ChatLayout):
 
     def on_mount(self) -> None:
         self._frames = self.set_interval(1 / FRAMES_PER_SECOND, self._draw, pause=True)
-        for warning in self.services.warnings:
-            self.notify(clean_line(warning), severity="warning", markup=False)
+        if warnings := self.services.warnings:
+            text = "\n".join(clean_line(warning) for warning in warnings)
+            self.notify(text, severity="warning", markup=False, timeout=ERROR_S)
         self.call_after_refresh(self.load_model)
 
     def load_model(self) -> None:
         """Get the model into memory, in the background, and meanwhile what the first answer needs."""
         self.run_worker(partial(import_module, "app.tui.widgets.streamed_markdown"), thread=True)
-        if self._loading is None or self._loading.is_finished:
+        if not self._loads:
             self._loading = self._load()
+
+    @property
+    def _loads(self) -> bool:
+        """Whether this screen is getting the model into memory."""
+        return self._loading is not None and not self._loading.is_finished
 
     @work(group="load", exit_on_error=False)
     async def _load(self) -> None:
@@ -121,11 +127,7 @@ class ChatAnswers(ChatLayout):
         view = AnswerTurn(asked.turn.id)
         await self.transcript.add(view)
         view.set_view(self.thoughts)
-        view.wait_for(
-            "waiting for the model; the answer comes as soon as it is loaded"
-            if self.model is None
-            else "waiting"
-        )
+        view.wait_for("waiting for the model; the answer follows" if self.model is None else "waiting")
         self.live = LiveAnswer(view, asked, self.conversation.place(asked.turn), self.services.clock)
         self._answering = self._follow(self.live)
         assert self._frames is not None
@@ -138,7 +140,8 @@ class ChatAnswers(ChatLayout):
             async with aclosing(self.conversation.answer(live.asked)) as events:
                 async for event in events:
                     await live.take(event)
-                    self._observe(event)
+                    if not (isinstance(event, Loading) and self._loads):  # the load tells more of itself
+                        self._observe(event)
         except asyncio.CancelledError:
             live.view.break_off()
             raise

@@ -34,6 +34,9 @@ from engine.protocol import Metered, ModelInfo
 SHOWN_TURNS = 12
 """Turns kept on the screen: each redraw lays all of them out."""
 
+ERROR_S = 6.0
+"""How long an error or a warning is shown."""
+
 HINTS_IDLE = (
     "enter send · ^J new line · shift+tab think · esc browse · F1 help",
     "enter send · ^J new line · F1 help",
@@ -159,5 +162,5 @@ class ChatLayout(Screen[None]):
             title=clean_line(error.message),
             severity="error",
             markup=False,
-            timeout=8,
+            timeout=ERROR_S,
         )

@@ -23,7 +23,7 @@ _ACTIONS = {key: c.action for c in COMMANDS if c.id in ("send", "newline") for k
 
 
 class Prompt(TextArea):
-    """Enter sends; ctrl+j starts a new line, and so do shift+enter and alt+enter where they arrive."""
+    """Enter sends; ctrl+j starts a new line, and so does shift+enter where the terminal sends it."""
 
     DEFAULT_CSS = """
     Prompt {

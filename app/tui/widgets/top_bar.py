@@ -66,9 +66,7 @@ class TopBar(Horizontal):
     def _model_text(self) -> Content:
         if self.model is None:
             return Content.assemble(("mull", "bold $mull-effort"), "  ", (short_name(self.wanted), "bold"))
-        profile = clean_line(self.model.profile or self.model.device)
-        if self.model.simulated:
-            profile += " (simulated)"
+        profile = clean_line(self.model.profile or self.model.device)  # says so if simulated
         details = [f"{_short_count(self.model.parameters)} parameters"] if self.size.width >= 60 else []
         details += [clean_line(self.model.dtype), profile]
         return Content.assemble(

@@ -7,10 +7,19 @@ from textual.containers import VerticalScroll
 from textual.reactive import var
 from textual.widget import Widget
 
-from app.tui.keymap import bindings
+from app.tui.commands import COMMANDS
 from app.tui.messages import EndFollowed, TranscriptLeft, TurnActedOn
 from app.tui.widgets.answer_turn import AnswerTurn
 from app.tui.widgets.user_turn import UserTurn
+
+_ACTIONS = {key: c.action for c in COMMANDS if c.where == "transcript" for key in c.keys}
+
+
+def is_typing(event: events.Event) -> bool:
+    """Whether this writes something: text that is no command of the transcript."""
+    if isinstance(event, events.Key):
+        return event.is_printable and event.key not in _ACTIONS
+    return isinstance(event, events.Paste)
 
 
 class Transcript(VerticalScroll):
@@ -25,8 +34,6 @@ class Transcript(VerticalScroll):
         & > .turn.-selected { background: $surface; border-left: outer $mull-effort; }
     }
     """
-
-    BINDINGS = bindings("transcript")
 
     selected: var[str | None] = var(None)
     """Id of the turn that the keys act on."""
@@ -132,15 +139,10 @@ class Transcript(VerticalScroll):
     def action_leave_transcript(self) -> None:
         self.post_message(TranscriptLeft())
 
-    def on_key(self, event: events.Key) -> None:
-        """Typing goes to the prompt."""
-        if event.is_printable and event.character and event.key not in self._own_keys():
+    async def on_key(self, event: events.Key) -> None:
+        """The transcript's commands, taken in the order they were typed in, wherever the focus is by now."""
+        action = _ACTIONS.get(event.key)
+        if action is not None:
             event.stop()
-            self.post_message(TranscriptLeft(event.character))
-
-    def on_paste(self, event: events.Paste) -> None:
-        event.stop()
-        self.post_message(TranscriptLeft(event.text))
-
-    def _own_keys(self) -> set[str]:
-        return set(self._bindings.key_to_bindings)
+            event.prevent_default()
+            await self.run_action(action)

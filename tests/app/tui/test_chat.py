@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from textual import events
 from textual.widgets import Markdown, Static
+from textual.widgets._toast import Toast
 
 from app.errors import CommandError
 from app.sessions.session import Session
@@ -19,7 +21,7 @@ from app.tui.widgets.failure import Failure
 from app.tui.widgets.receipt_line import ReceiptLine
 from app.tui.widgets.user_turn import UserTurn
 from app.tui.widgets.welcome import Welcome
-from engine.protocol import AnswerNow, Cancel, Failed, Finished, More
+from engine.protocol import AnswerNow, Cancel, Failed, Finished, Loading, More, Queued
 
 
 def chat(app: MullApp) -> ChatScreen:
@@ -36,6 +38,12 @@ def text_of(widget: Static) -> str:
 
 def said(answer: AnswerTurn) -> str:
     return answer.body.query_one(Markdown).source
+
+
+def type_at_once(app: MullApp, text: str) -> None:
+    """Type faster than the app can follow."""
+    for character in text:
+        app.post_message(events.Key("space" if character == " " else character, character))
 
 
 async def settle(pilot) -> None:
@@ -85,6 +93,30 @@ async def test_a_prompt_sent_while_the_model_loads_is_answered_when_it_is_there(
         await settle(pilot)
         assert said(answers(app)[0]) == "2"
         assert chat(app).top.model == kit.model
+
+
+async def test_an_answer_that_waits_for_the_model_says_so_and_the_load_goes_on_telling_its_progress(
+    kit,
+) -> None:
+    waiting = Loading(stage="waiting for the model")
+    app = kit.app([waiting, kit.hold, Queued(ahead=1), kit.hold], loads=[[kit.half_loaded, kit.hold]])
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ask(pilot)
+        wait = answers(app)[0].query_one("#wait", Static)
+        assert text_of(wait) == "… waiting for the model; the answer follows"
+        assert "6.1 MiB / 12.3 MiB" in text_of(chat(app).top.query_one("#state", Static))
+        kit.engine.release()
+        await pilot.pause(0.1)
+        assert text_of(wait) == "… 1 request before this one"
+
+
+async def test_simulated_hardware_is_called_so_once(kit) -> None:
+    label = "NVIDIA GeForce RTX 4090 (predicted)"
+    simulated = msgspec.structs.replace(kit.model, profile=label, simulated=True)
+    app = kit.app(loads=[[msgspec.structs.replace(kit.loaded, model=simulated)]])
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.pause()
+        assert text_of(chat(app).top.query_one("#model", Static)).endswith(f"float32 · {label}")
 
 
 async def test_a_model_that_cannot_be_loaded_says_why_and_is_retried(kit) -> None:
@@ -153,8 +185,6 @@ async def test_text_sent_while_an_answer_runs_stays_in_the_prompt(kit) -> None:
 
 
 async def test_a_model_that_cannot_think_is_not_asked_to(kit) -> None:
-    import msgspec
-
     plain = msgspec.structs.replace(
         kit.loaded, model=msgspec.structs.replace(kit.model, thinking_format=None)
     )
@@ -248,6 +278,16 @@ async def test_thoughts_that_the_reader_opened_stay_open_when_the_answer_begins(
         kit.engine.release()
         await settle(pilot)
         assert answers(app)[0].thinking.query_one("#thoughts", Static).display
+
+
+async def test_tokens_put_into_the_models_mouth_are_not_counted_as_its_own(kit) -> None:
+    forced = msgspec.structs.replace(kit.think("so the answer is", tokens=6), forced=True)
+    app = kit.app([kit.started(), kit.think(), forced, kit.hold])
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ask(pilot)
+        block = answers(app)[0].thinking
+        assert "so the answer is" in text_of(block.query_one("#thoughts", Static))
+        assert "40/512" in text_of(block.query_one("#head", Static))
 
 
 async def test_shift_tab_cycles_the_dial_and_f3_f4_and_their_aliases_step_it(kit) -> None:
@@ -482,6 +522,44 @@ async def test_typing_in_the_transcript_goes_back_to_the_prompt(kit) -> None:
         assert chat(app).prompt.has_focus and chat(app).prompt.text == "Why"
 
 
+async def test_a_burst_of_typing_in_the_transcript_is_in_the_prompt_whole(kit) -> None:
+    app = kit.app(kit.complete("2"))
+    async with app.run_test() as pilot:
+        await ask(pilot)
+        await pilot.press("escape")
+        type_at_once(app, "export foo")
+        await settle(pilot)
+        assert chat(app).prompt.text == "export foo" and chat(app).prompt.has_focus
+
+
+async def test_commands_before_a_burst_of_typing_are_done_and_paste_is_written(kit) -> None:
+    app = kit.app(kit.complete("2"))
+    async with app.run_test() as pilot:
+        await ask(pilot)
+        await pilot.press("escape")
+        type_at_once(app, "kyexport")
+        app.post_message(events.Paste(" foo"))
+        await settle(pilot)
+        assert chat(app).prompt.text == "export foo"
+        assert app.clipboard == "What is 1+1?"
+
+
+async def test_on_a_prompt_the_keys_for_an_answer_act_on_the_one_below_it(kit) -> None:
+    app = kit.app(kit.complete("first"), kit.complete("second"))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ask(pilot)
+        await pilot.press("escape", "r")
+        await settle(pilot)
+        for key, text in (("left_square_bracket", "first"), ("right_square_bracket", "second")):
+            await pilot.press("escape", "g", key)
+            await settle(pilot)
+            assert [said(answer) for answer in answers(app)] == [text]
+            chat(app).prompt.focus()
+        await pilot.press("escape", "g", "i")
+        await pilot.pause()
+        assert isinstance(app.screen, ReceiptScreen)
+
+
 async def test_r_makes_a_variant_and_brackets_go_through_them(kit) -> None:
     app = kit.app(kit.complete("first"), kit.complete("second"))
     async with app.run_test(size=(100, 30)) as pilot:
@@ -548,6 +626,34 @@ async def test_a_resumed_conversation_is_shown_as_it_was_and_goes_on(kit) -> Non
         await ask(pilot, "go on")
         assert said(answers(app)[-1]) == "4"
         assert kit.engine.requests[0].messages[0].content == "What is 1+1?"
+
+
+# Notifications
+
+
+async def test_notifications_are_below_the_first_line_one_of_a_kind_and_cover_no_prompt(kit) -> None:
+    app = kit.app()
+    async with app.run_test(size=(100, 30), notifications=True) as pilot:
+        await ask(pilot, "/receipt")
+        await ask(pilot, "/thnik")
+        await ask(pilot, "/receipt")
+        await ask(pilot, "/mteer")
+        toasts = sorted(app.screen.query(Toast), key=lambda toast: toast.region.y)
+        assert [text_of(toast).splitlines()[0] for toast in toasts] == [
+            "There is no answer yet.",
+            "there is no command /mteer",
+        ]
+        assert toasts[0].region.y == 1 and toasts[-1].region.bottom <= 6
+        assert toasts[0].region.right >= 95
+
+
+async def test_another_view_of_the_thoughts_needs_no_notification(kit) -> None:
+    app = kit.app(kit.complete("2"))
+    async with app.run_test() as pilot:
+        await ask(pilot)
+        await pilot.press("ctrl+o")
+        await pilot.pause()
+        assert not list(app._notifications)
 
 
 # The prompt and its commands
@@ -625,6 +731,29 @@ async def test_slash_commands_complete_and_run(kit) -> None:
         assert not completion.is_open
 
 
+async def test_completions_say_what_each_choice_does(kit) -> None:
+    app = kit.app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        for line, first, second in (
+            ("/think ", "answer at once", "think as long as"),
+            ("/theme ", "light text", "dark text"),
+            ("/export ", "to read", "for programs"),
+        ):
+            chat(app).prompt.replace_text(line)
+            await pilot.pause()
+            options = [str(option.prompt) for option in chat(app).completion.options]
+            assert first in options[0] and second in options[1]
+
+
+async def test_help_names_no_key_that_a_plain_terminal_sends_as_another(kit) -> None:
+    app = kit.app()
+    async with app.run_test(size=(100, 60)) as pilot:
+        await pilot.press("f1")
+        await pilot.pause()
+        shown = "\n".join(text_of(part) for part in app.screen.query(".key").results(Static))
+        assert "shift+enter" in shown and "alt+enter" not in shown
+
+
 async def test_esc_closes_the_completions_and_keeps_the_text(kit) -> None:
     app = kit.app()
     async with app.run_test() as pilot:
@@ -679,7 +808,7 @@ async def test_retry_receipt_help_meter_theme_and_quit_work_as_commands(kit) -> 
     assert kit.remembered == {"meter": True, "theme": "mull-light"}
 
 
-async def test_export_writes_the_conversation_and_never_over_a_file(kit, tmp_path: Path) -> None:
+async def test_export_writes_the_conversation_and_over_a_file_only_when_forced(kit, tmp_path: Path) -> None:
     app = kit.app(kit.complete("It is 2"))
     target = tmp_path / "chat.md"
     async with app.run_test() as pilot:
@@ -689,6 +818,8 @@ async def test_export_writes_the_conversation_and_never_over_a_file(kit, tmp_pat
         target.write_text("mine")
         await ask(pilot, f"/export md {target}")
         assert target.read_text() == "mine"
+        await ask(pilot, f"/export md {target} --force")
+        assert "It is 2" in target.read_text()
 
 
 async def test_ctrl_n_begins_a_new_conversation_and_keeps_the_old_one(kit) -> None:
@@ -825,8 +956,7 @@ async def test_keys_that_arrive_in_a_burst_are_taken_in_their_order(kit) -> None
     app = kit.app(kit.complete("2"))
     async with app.run_test() as pilot:
         await pilot.pause()
-        for character in "1 + 1":
-            app.post_message(events.Key("space" if character == " " else character, character))
+        type_at_once(app, "1 + 1")
         app.post_message(events.Key("enter", "\r"))
         app.post_message(events.Key("x", "x"))
         await settle(pilot)

@@ -124,6 +124,13 @@ async def test_an_engine_killed_in_the_middle_is_told_and_the_question_can_be_as
     assert len(again.tree.siblings(kept.id)) == 2
 
 
+@pytest.fixture
+def babble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings for `mull` under which an answer is long."""
+    for name, value in LONG.items():
+        monkeypatch.setenv(f"MULL_{name.upper()}", str(value))
+
+
 class Terminal:
     """A pseudo-terminal with `mull` on it."""
 
@@ -133,7 +140,10 @@ class Terminal:
             os.environ["TERM"] = "xterm-256color"
             os.execv(MULL, [str(MULL), *arguments])
         ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        self.sent = ""
+        """All that it was sent."""
         self.shown = ""
+        """The text of it."""
 
     def until(self, words: str) -> None:
         """Read until the screen has been sent these words, whatever their colors."""
@@ -142,6 +152,7 @@ class Terminal:
             assert time.monotonic() < deadline, f"{words!r} was never shown"
             if select.select([self._terminal], [], [], 0.05)[0]:
                 text = os.read(self._terminal, 65536).decode("utf-8", "replace")
+                self.sent += text
                 self.shown += re.sub(r"\x1b\[[0-9;?<>=$ ]*[A-Za-z]", "", text)
 
     def type(self, text: str) -> None:
@@ -152,7 +163,7 @@ class Terminal:
         while time.monotonic() < deadline:
             if select.select([self._terminal], [], [], 0.05)[0]:
                 try:
-                    os.read(self._terminal, 65536)
+                    self.sent += os.read(self._terminal, 65536).decode("utf-8", "replace")
                 except OSError:
                     break
             done, status = os.waitpid(self.pid, os.WNOHANG)
@@ -173,4 +184,20 @@ def test_on_a_real_terminal_a_conversation_is_held_left_and_taken_up_again(home:
     again.until("ttft")
     again.type("\x11")
     assert again.wait() == 0
+    assert subprocess.run([MULL, "stop"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_request_to_end_keeps_the_answer_and_gives_the_terminal_back(
+    home: Path, babble: None, number: signal.Signals
+) -> None:
+    terminal = Terminal()
+    terminal.until("Ask anything")
+    terminal.type(QUESTION + "\r")
+    terminal.until("answering")
+    os.kill(terminal.pid, number)
+    assert terminal.wait() == 128 + number
+    for mode in (1049, 1000, 2004):  # the other screen, the mouse, marked pastes
+        assert terminal.sent.rfind(f"\x1b[?{mode}l") > terminal.sent.rfind(f"\x1b[?{mode}h")
+    assert journal().tree[journal().latest or ""].status == "stopped"
     assert subprocess.run([MULL, "stop"], check=False).returncode == 0
