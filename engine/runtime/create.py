@@ -28,6 +28,8 @@ from profiles.detect import Settings
 
 DEFAULT_CONTEXT = 8192
 """Tokens, where neither the request nor the model says less."""
+SMALL_BYTES = 64 * 2**20
+"""Weights below which a second thread costs more than it gives: each operation is over before it wakes."""
 KV_SHARE = 0.25
 """The part of the free memory that keys and values may take."""
 THINK_STEPS = (256, 1024, 4096)
@@ -52,7 +54,8 @@ def create(
     folder = locate(spec.model)
     checkpoint = inspect(folder)
     device = _device(spec.device or settings.device)
-    threads = spec.threads or settings.threads
+    small = checkpoint.weights.total_bytes < SMALL_BYTES
+    threads = spec.threads or (1 if small else settings.threads)
     torch.set_num_threads(threads)
     dtype = _dtype(checkpoint, settings.dtype, system_memory(device).free)
     tokenizer = HubTokenizer(folder)
