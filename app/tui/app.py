@@ -101,6 +101,7 @@ def run(flags: Mapping[str, object] | None = None, resume: str | None = None) ->
     """
     from app import config
     from app.cli.engine import open_engine
+    from app.tui.hangup import leave_when_terminal_closes
     from app.tui.starters import starters
 
     configuration = config.load(flags)
@@ -121,6 +122,7 @@ def run(flags: Mapping[str, object] | None = None, resume: str | None = None) ->
         meter=recalled.meter is not False,
         warnings=configuration.warnings,
     )
+    leave_when_terminal_closes()
     app = MullApp(services)
     app.run()
     return app.return_code or 0

@@ -155,6 +155,10 @@ class Terminal:
                 self.sent += text
                 self.shown += re.sub(r"\x1b\[[0-9;?<>=$ ]*[A-Za-z]", "", text)
 
+    def close(self) -> None:
+        """The window is gone."""
+        os.close(self._terminal)
+
     def type(self, text: str) -> None:
         os.write(self._terminal, text.encode())
 
@@ -200,4 +204,19 @@ def test_a_request_to_end_keeps_the_answer_and_gives_the_terminal_back(
     for mode in (1049, 1000, 2004):  # the other screen, the mouse, marked pastes
         assert terminal.sent.rfind(f"\x1b[?{mode}l") > terminal.sent.rfind(f"\x1b[?{mode}h")
     assert journal().tree[journal().latest or ""].status == "stopped"
+    assert subprocess.run([MULL, "stop"], check=False).returncode == 0
+
+
+def test_a_closed_terminal_leaves_no_process_behind_and_loses_nothing(home: Path, babble: None) -> None:
+    terminal = Terminal()
+    terminal.until("Ask anything")
+    terminal.type(QUESTION + "\r")
+    terminal.until("answering")
+    terminal.close()
+    deadline = time.monotonic() + PATIENCE_S
+    while os.waitpid(terminal.pid, os.WNOHANG)[0] == 0:
+        assert time.monotonic() < deadline, "the app stays behind"
+        time.sleep(0.05)
+    turn = journal().tree[journal().latest or ""]
+    assert turn.status in ("stopped", "interrupted") and turn.content
     assert subprocess.run([MULL, "stop"], check=False).returncode == 0
