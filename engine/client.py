@@ -6,9 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import signal
-import socket
-import struct
 import subprocess
 import sys
 import time
@@ -19,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from engine.build import build_id
+from engine.link import ANSWER_TIMEOUT_S, EngineGone, Link
 from engine.protocol import (
     AnswerRequest,
     Cancel,
@@ -31,26 +29,12 @@ from engine.protocol import (
     Loading,
     ModelSpec,
 )
-from engine.protocol.wire import (
-    Ask,
-    ClientFrame,
-    EventFrame,
-    FrameError,
-    Hello,
-    Load,
-    Query,
-    Shutdown,
-    StatusFrame,
-    Steer,
-    Welcome,
-    encode,
-    read_engine_frame,
-)
+from engine.protocol.wire import Ask, ClientFrame, Load, Shutdown, Steer
+
+__all__ = ["EngineGone", "Places", "ResidentEngine", "resident"]
 
 START_TIMEOUT_S = 30.0
 """A worker binds its socket before it imports torch; a machine that swaps may still need seconds."""
-ANSWER_TIMEOUT_S = 5.0
-"""Within this an engine that works answers a greeting or a question for its status."""
 SHUTDOWN_TIMEOUT_S = 8.0
 """Within this an engine that was told to leave has left; then it is killed."""
 HANDOVER_TIMEOUT_S = 600.0
@@ -67,101 +51,6 @@ class Places:
     """The user's own hardware profiles."""
 
 
-class EngineGone(Exception):
-    """The engine could not be started, or went away. The message is one line with the cause."""
-
-
-class _Link:
-    """One connection to a resident engine; frames are handed to the stream that they belong to."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._streams: dict[str, asyncio.Queue[Event | None]] = {}
-        self._status: asyncio.Queue[EngineStatus | None] = asyncio.Queue()
-        self._pump: asyncio.Task[None] | None = None
-        self.alive = True
-        self.build = ""
-
-    async def greet(self, keep_alive_s: float | None) -> Welcome | None:
-        """Exchange Hello and Welcome, and begin to listen; None from an engine that is just leaving.
-
-        Raises EngineGone where it does not answer.
-        """
-        try:
-            await self.send(Hello(build_id(), keep_alive_s))
-            frame = await asyncio.wait_for(read_engine_frame(self._reader), ANSWER_TIMEOUT_S)
-        except TimeoutError:
-            raise EngineGone("the engine does not answer; `mull stop` ends it") from None
-        except (EngineGone, FrameError):
-            frame = None
-        if not isinstance(frame, Welcome):
-            await self.close()
-            return None
-        self.build = frame.build
-        self._pump = asyncio.create_task(self._listen())
-        return frame
-
-    def kill(self) -> None:
-        """End the engine's process without its help."""
-        option = getattr(socket, "SO_PEERCRED", None)
-        if option is not None:
-            raw = self._writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, option, 12)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(struct.unpack("3i", raw)[0], signal.SIGKILL)
-
-    async def send(self, frame: ClientFrame) -> None:
-        try:
-            self._writer.write(encode(frame))
-            await self._writer.drain()
-        except (ConnectionError, RuntimeError) as error:
-            raise EngineGone("the engine went away") from error
-
-    @contextlib.contextmanager
-    def stream(self, stream_id: str) -> Iterator[asyncio.Queue[Event | None]]:
-        queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._streams[stream_id] = queue
-        if not self.alive:
-            queue.put_nowait(None)
-        try:
-            yield queue
-        finally:
-            del self._streams[stream_id]
-
-    async def status(self) -> EngineStatus | None:
-        await self.send(Query())
-        return await self._status.get()
-
-    async def closed(self) -> None:
-        """Wait until the engine has ended the connection."""
-        if self._pump is not None:
-            await self._pump
-
-    async def close(self) -> None:
-        self._writer.close()
-        if self._pump is not None:
-            self._pump.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._pump
-        with contextlib.suppress(ConnectionError, BrokenPipeError):
-            await self._writer.wait_closed()
-
-    async def _listen(self) -> None:
-        try:
-            while frame := await read_engine_frame(self._reader):
-                if isinstance(frame, EventFrame) and frame.id in self._streams:
-                    self._streams[frame.id].put_nowait(frame.event)
-                elif isinstance(frame, StatusFrame):
-                    self._status.put_nowait(frame.status)
-        except FrameError:
-            self._writer.close()
-        finally:
-            self.alive = False
-            for queue in self._streams.values():
-                queue.put_nowait(None)
-            self._status.put_nowait(None)
-
-
 class ResidentEngine:
     """The Engine that lives in a process of its own, shared by every client of this user.
 
@@ -172,7 +61,7 @@ class ResidentEngine:
     def __init__(self, places: Places, keep_alive_s: float | None = None) -> None:
         self._places = places
         self._keep_alive_s = keep_alive_s
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._attaching = asyncio.Lock()
         self._ids = itertools.count()
 
@@ -206,7 +95,7 @@ class ResidentEngine:
 
     async def shutdown(self) -> bool:
         """End the resident engine, of whatever build, whatever it is doing; False where none was running."""
-        link = _Link(*opened) if (opened := await self._open()) is not None else None
+        link = Link(*opened) if (opened := await self._open()) is not None else None
         if link is None:
             return False
         try:
@@ -270,7 +159,7 @@ class ResidentEngine:
                 yield Loading(stage="starting the engine")
                 self._link = await self._start()
 
-    async def _hand_over(self, link: _Link) -> None:
+    async def _hand_over(self, link: Link) -> None:
         """Have an engine of another build leave when its answers are done."""
         try:
             with contextlib.suppress(EngineGone):
@@ -281,12 +170,12 @@ class ResidentEngine:
         finally:
             await link.close()
 
-    async def _connect(self) -> _Link | None:
+    async def _connect(self) -> Link | None:
         """A connection to the running engine, of whatever build; None where none runs."""
         opened = await self._open()
         if opened is None:
             return None
-        link = _Link(*opened)
+        link = Link(*opened)
         try:
             return link if await link.greet(self._keep_alive_s) is not None else None
         except EngineGone:
@@ -301,7 +190,7 @@ class ResidentEngine:
         except OSError as error:
             raise EngineGone(f"the engine's socket cannot be used: {error.strerror or error}") from error
 
-    async def _start(self) -> _Link:
+    async def _start(self) -> Link:
         """Start a worker and connect; of several clients that try at once, one starts it."""
         with _exclusively(self._places.socket.with_suffix(".lock")) as taken:
             deadline = time.monotonic() + START_TIMEOUT_S

@@ -15,19 +15,17 @@ import stat
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import psutil
 
 from engine.build import build_id
+from engine.jobs import Client, Job
 from engine.meter.receipt import Clock
 from engine.protocol import (
-    AnswerRequest,
     Cancel,
     EngineStatus,
-    Event,
     Failed,
     Finished,
     Loaded,
@@ -38,8 +36,6 @@ from engine.protocol import (
 from engine.protocol.wire import (
     Ask,
     ClientFrame,
-    EngineFrame,
-    EventFrame,
     FrameError,
     Hello,
     Load,
@@ -48,50 +44,17 @@ from engine.protocol.wire import (
     StatusFrame,
     Steer,
     Welcome,
-    encode,
     read_client_frame,
 )
-from engine.thinking.run import Steering, UsageError, answer
+from engine.thinking.run import UsageError, answer
 
 if TYPE_CHECKING:
     from engine.runtime.local import LocalBackend
 
 KEEP_ALIVE_S = 600.0
 Stamp = tuple[tuple[str, int, int], ...]
-MAX_UNSENT = 16 * 1024 * 1024
-"""Bytes that may wait for a client that does not read; beyond, it is let go."""
 
 log = logging.getLogger("mull.engine")
-
-
-@dataclass(eq=False)
-class Client:
-    """A connected app."""
-
-    writer: asyncio.StreamWriter
-
-    def send(self, frame: EngineFrame) -> None:
-        if self.writer.is_closing():
-            return
-        self.writer.write(encode(frame))
-        if self.writer.transport.get_write_buffer_size() > MAX_UNSENT:
-            log.warning("a client does not read what it asked for: letting it go")
-            self.writer.transport.abort()
-
-
-@dataclass(eq=False)
-class Job:
-    """A model to load, or a request to answer, for one client."""
-
-    id: str
-    client: Client
-    spec: ModelSpec
-    request: AnswerRequest | None = None
-    steering: Steering = field(default_factory=Steering)
-    accepted_ns: int = field(default_factory=time.monotonic_ns)
-
-    def tell(self, event: Event) -> None:
-        self.client.send(EventFrame(self.id, event))
 
 
 class Worker:
