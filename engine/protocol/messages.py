@@ -6,11 +6,15 @@ from typing import Literal
 
 from msgspec import Struct
 
-from engine.protocol.receipt import Answer
+from engine.protocol.receipt import Answer, Summary
 
 Role = Literal["system", "user", "assistant"]
 Think = int | Literal["off", "max"]
 Phase = Literal["thinking", "answer"]
+Overflow = Literal["stop", "drop", "summarize"]
+"""What happens where a conversation outgrows the context: there is no answer, the oldest turns are left out,
+or a summary stands for them.
+"""
 
 
 class Message(Struct, frozen=True):
@@ -19,6 +23,8 @@ class Message(Struct, frozen=True):
     role: Role
     content: str
     thinking: str = ""
+    id: str = ""
+    """How a receipt names it; where it is empty, by its number in the request: `message 3`."""
 
 
 class ModelSpec(Struct, frozen=True, kw_only=True):
@@ -44,7 +50,10 @@ class Sampling(Struct, frozen=True, kw_only=True):
 
 
 class AnswerRequest(Struct, frozen=True, kw_only=True):
-    """Answer the last user message of this path. `max_tokens` caps the visible answer."""
+    """Answer the last user message of this path. `max_tokens` caps the visible answer.
+
+    `summary` is one that an earlier answer brought, to be used again where its turns are still left out.
+    """
 
     id: str
     spec: ModelSpec
@@ -53,6 +62,8 @@ class AnswerRequest(Struct, frozen=True, kw_only=True):
     think: Think = "max"
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
+    overflow: Overflow = "stop"
+    summary: Summary | None = None
 
 
 # Controls: what may be said to an answer while it runs.
@@ -118,7 +129,7 @@ class Loaded(Struct, frozen=True, kw_only=True, tag="loaded"):
 
 
 class Queued(Struct, frozen=True, kw_only=True, tag="queued"):
-    """Other answers run first."""
+    """So many other answers have to end before this one begins. Said again when the number changes."""
 
     ahead: int
 
@@ -135,6 +146,10 @@ class Started(Struct, frozen=True, kw_only=True, tag="started"):
     """Tokens that this answer may think, the forced end included; 0 when it does not think."""
     thinking_room: int = 0
     """The most that `thinking_limit` can be raised to, for the answer keeps a reserve of the context."""
+    turns_left_out: tuple[str, ...] = ()
+    """Messages that do not fit into the context and are not in the prompt, the oldest first."""
+    summary: Summary | None = None
+    """What the prompt says in their place."""
 
 
 class Delta(Struct, frozen=True, kw_only=True, tag="delta"):
@@ -194,10 +209,11 @@ class Failed(Struct, frozen=True, kw_only=True, tag="failed"):
     """There is no answer. `message` is one line with the cause, `hint` the next step.
 
     code: "usage" (the request contradicts itself), "model" (cannot be loaded), "fit" (does not fit),
+    "overflow" (the conversation does not fit, but would with another `overflow` than "stop"),
     "engine" (the engine failed or went away).
     """
 
-    code: Literal["usage", "model", "fit", "engine"]
+    code: Literal["usage", "model", "fit", "overflow", "engine"]
     message: str
     hint: str = ""
 

@@ -70,6 +70,7 @@ class Environment(Struct, frozen=True, kw_only=True):
 class TokenCounts(Struct, frozen=True, kw_only=True):
     """Tokens by kind. Each forwarded token has exactly one kind; a cached token is not forwarded.
 
+    `summary` are those read and written to make the summary of turns that do not fit into the context.
     `thinking` and `answer` are those of the kept answer as shown. `pending` of them (0 or 1) was sampled and
     shown but never fed back, as at a length limit, so that the kinds from `prefilled` on, minus `pending`,
     equal the tokens that the runner counted by itself.
@@ -87,6 +88,7 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
     draft_rejected: int = 0
     recomputed: int = 0
     discarded: int = 0
+    summary: int = 0
     pending: int = 0
 
     def forwarded(self) -> int:
@@ -94,6 +96,7 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
         kinds = (
             self.prefilled, self.thinking, self.answer, self.forced, self.probe, self.score,
             self.draft_accepted, self.draft_rejected, self.recomputed, self.discarded,
+            self.summary,
         )  # fmt: skip
         return sum(kinds) - self.pending
 
@@ -185,7 +188,10 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """What happened on the way that a reader of the figures should know."""
+    """What happened on the way that a reader of the figures should know.
+
+    `turns_left_out` are the messages that the context had no room for, the oldest first.
+    """
 
     degradations: tuple[str, ...] = ()
     throttled: bool = False
@@ -220,6 +226,13 @@ class Candidate(Struct, frozen=True, kw_only=True):
     score: float | None = None
 
 
+class Summary(Struct, frozen=True, kw_only=True):
+    """What a model was told in place of turns that no longer fit; `turns` names them, the oldest first."""
+
+    text: str
+    turns: tuple[str, ...]
+
+
 class Answer(Struct, frozen=True, kw_only=True):
     """What `mull ask --json` prints."""
 
@@ -231,3 +244,5 @@ class Answer(Struct, frozen=True, kw_only=True):
     finish: Finish
     candidates: tuple[Candidate, ...] = field(default=())
     receipt: Receipt
+    summary: Summary | None = None
+    """What the prompt said in place of the turns that were left out."""
