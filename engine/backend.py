@@ -1,8 +1,7 @@
 """The Backend: the primitives on which every method of thinking stands, whatever runs the model.
 
-Knows no torch. A method awaits primitives; the backend decides when and in which batch they run. Primitives
-are added as methods come to need them: today prefill, extend, force and cancel; `fork`, `probe` and `score`
-join them with the methods that sample in parallel.
+Knows no torch. A method awaits primitives (prefill, fork, extend, force, probe, score, cancel), many at once
+where it likes; the backend decides when and in which batch they run.
 """
 
 from __future__ import annotations
@@ -15,11 +14,15 @@ from engine.protocol import Message, ModelInfo, Phase
 from profiles.catalogue import Profile
 from profiles.shape import ModelShape
 
-Kind = Literal["prefilled", "thinking", "answer", "forced"]
+Kind = Literal["prefilled", "thinking", "answer", "forced", "probe", "score", "draft_rejected", "recomputed"]
 """What a forwarded token was for; each has exactly one."""
 
-StopReason = Literal["stop", "limit", "ended", "cancelled", "context"]
-"""Why an extension ended: a stop id, its lease, a request to end here, cancellation, or the context's end."""
+Primitive = Literal["prefill", "extend", "force", "probe", "score"]
+
+StopReason = Literal["stop", "limit", "ended", "cancelled", "context", "memory"]
+"""Why an extension ended: a stop id, its lease, a request to end here, cancellation, the context's end, or no
+memory for another token.
+"""
 
 
 class Tokenizer(Protocol):
@@ -85,19 +88,52 @@ class WindDown:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What the model's distribution said at one sampled token, before temperature and filters.
+
+    `top` are the log-probabilities of its 20 likeliest ids, descending; `entropy` is in nats; `certainty` is
+    the mean over the vocabulary of -log(V p) (self-certainty, arXiv:2502.18581).
+    """
+
+    top: tuple[float, ...]
+    entropy: float
+    certainty: float
+
+    @property
+    def confidence(self) -> float:
+        """The negative mean of the top log-probabilities (DeepConf, arXiv:2508.15260)."""
+        return -sum(self.top) / len(self.top)
+
+
+@dataclass(frozen=True)
 class Extension:
-    """What an extension sampled. An id that ended it is in `stop_id` and, where it was kept, in `ids`."""
+    """What an extension sampled. An id that ended it is in `stop_id` and, where it was kept, in `ids`.
+
+    `watched` has an entry for each sampled token, one dropped as a stop included, where that was asked for.
+    """
 
     ids: tuple[int, ...]
     reason: StopReason
     stop_id: int | None = None
+    watched: tuple[Watch, ...] = ()
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a node would go on with, were its end forced: looked at and thrown away."""
+
+    ids: tuple[int, ...]
+    watched: tuple[Watch, ...]
 
 
 @dataclass(frozen=True)
 class Forwarded:
-    """Tokens that one forward put through the model, all of one kind; the runner's account for the ledger."""
+    """Tokens that one forward put through the model, all of one kind; the runner's account for the ledger.
 
-    primitive: Literal["prefill", "extend", "force"]
+    A forward may serve several nodes: `share` is this work's part of its tokens.
+    """
+
+    primitive: Primitive
     kind: Kind
     phase: Literal["prefill", "thinking", "answer"]
     tokens: int
@@ -105,6 +141,9 @@ class Forwarded:
     """Tokens in the cache before the first of these."""
     logits_rows: int
     seconds: float
+    share: float = 1.0
+    accepted: int = 0
+    """Of the tokens, those that were guessed and found right."""
 
 
 @dataclass
@@ -116,8 +155,12 @@ class Account:
     """Seconds from logits to tokens, beside the forwards."""
     cached: int = 0
     """Tokens that the node began with: in the cache from earlier answers, and not forwarded."""
+    restored: int = 0
+    """Of the cached tokens, those that came from disk."""
     sampled_ns: list[int] = field(default_factory=list)
     """Monotonic time at which each token was sampled."""
+    degradations: list[str] = field(default_factory=list)
+    """What was done for want of memory, in the order of events."""
 
 
 class Node(Protocol):
@@ -193,6 +236,7 @@ class Backend(Protocol):
         keep: frozenset[int] = frozenset(),
         banned: frozenset[int] = frozenset(),
         wind_down: WindDown | None = None,
+        watch: bool = False,
         on_tokens: Callable[[tuple[int, ...]], None] | None = None,
     ) -> Extension:
         """Sample onto the node until a stop id, the lease or the context ends it.
@@ -205,6 +249,38 @@ class Backend(Protocol):
 
     async def force(self, node: Node, phase: Phase, ids: Sequence[int]) -> None:
         """Put ids into the node as if they had been sampled; their kind is `forced`. Raises OutOfContext."""
+        ...
+
+    async def fork(self, node: Node, count: int) -> list[Node]:
+        """Nodes that go on from where this one is, also while it is being extended; their pages are shared.
+
+        Each samples on a path of its own: its randomness follows from the node's path and the number of the
+        fork, whenever it is made. Accounts begin empty. Raises ValueError for fewer than one.
+        """
+        ...
+
+    async def probe(
+        self,
+        node: Node,
+        ids: Sequence[int],
+        limit: int,
+        sampler: Sampler,
+        *,
+        phase: Phase = "thinking",
+        stop: frozenset[int] = frozenset(),
+    ) -> Probe | None:
+        """Force ids on a fork of the node, sample up to `limit` tokens, and throw the fork away.
+
+        The tokens are charged to the node's account as `probe`. None where memory was short: probes are what
+        goes first. Raises OutOfContext.
+        """
+        ...
+
+    async def score(self, node: Node, ids: Sequence[int], phase: Phase = "answer") -> list[float]:
+        """The log-probability of each id, were the node to go on with them; the node stays as it is.
+
+        Charged to the node's account as `score`. Raises OutOfContext, and MemoryError where memory is short.
+        """
         ...
 
     async def cancel(self, node: Node) -> None:

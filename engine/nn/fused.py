@@ -7,14 +7,15 @@ overhead, which is most of a small model's time. Used only where it agrees with 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from engine.nn.attention import attend
+from engine.nn.attention import Scores, attend
+from engine.nn.linear import Linear, Packed, Plain
 
 _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -42,21 +43,30 @@ class Norm:
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer's weights as they are used; matrices are [out, in], those with `_t` transposed."""
+    """One decoder layer's weights as they are used."""
 
     norm: Norm
-    qkv: torch.Tensor
-    qkv_bias: torch.Tensor | None
+    qkv: Linear
     head_norm: Norm | None
-    o_t: torch.Tensor
-    window: int | None
+    o: Linear
+    scores: Scores
     mlp_norm: Norm
-    gate_up: torch.Tensor
-    down_t: torch.Tensor
+    gate_up: Linear
+    down: Linear
+
+    def packed(self) -> Layer:
+        """The same layer with its matrices packed."""
+        return replace(
+            self,
+            qkv=Packed(self.qkv),
+            o=Packed(self.o),
+            gate_up=Packed(self.gate_up),
+            down=Packed(self.down),
+        )
 
 
 class FusedDecoder:
-    """Computes what the model's own forward computes, for one sequence of contiguous positions."""
+    """Computes what the model's own forward computes, for the segments of a step."""
 
     def __init__(self, model: Any, windows: Sequence[int | None], context: int) -> None:
         """`windows` are the layers' sliding windows. The model's weights become views of joined ones.
@@ -71,7 +81,9 @@ class FusedDecoder:
         self._queries = first.q_proj.out_features // self._width
         self._keys = first.k_proj.out_features // self._width
         self._scale: float = first.scaling
-        self._embedding, self._head = base.embed_tokens.weight, model.lm_head.weight
+        self._model = model
+        self._embedding = base.embed_tokens.weight
+        self._head: Linear = Plain(model.lm_head.weight)
         self._norm = _norm(base.norm)
         self._layers = [
             self._layer(layer, window) for layer, window in zip(base.layers, windows, strict=True)
@@ -95,46 +107,70 @@ class FusedDecoder:
             head_norm = Norm(torch.cat(weights), attention.q_norm.variance_epsilon)
         return Layer(
             norm=_norm(layer.input_layernorm),
-            qkv=_join(projections, "weight"),
-            qkv_bias=_join(projections, "bias") if attention.q_proj.bias is not None else None,
+            qkv=Plain(
+                _join(projections, "weight"),
+                _join(projections, "bias") if attention.q_proj.bias is not None else None,
+            ),
             head_norm=head_norm,
-            o_t=attention.o_proj.weight.t(),
-            window=window,
+            o=Plain(attention.o_proj.weight),
+            scores=Scores(self._scale, window),
             mlp_norm=_norm(layer.post_attention_layernorm),
-            gate_up=_join([mlp.gate_proj, mlp.up_proj], "weight"),
-            down_t=mlp.down_proj.weight.t(),
+            gate_up=Plain(_join([mlp.gate_proj, mlp.up_proj], "weight")),
+            down=Plain(mlp.down_proj.weight),
         )
 
-    def __call__(self, ids: Sequence[int], step: Any, logits: bool) -> torch.Tensor | None:
-        """Forward ids at the step's positions; the last row's logits, [vocabulary], where they are wanted."""
+    def pack(self) -> int:
+        """Pack all matrices, layer by layer, and let go of the model's own; its forward is then gone.
+
+        Returns the bytes that are held twice from now on: those of an embedding that is also the head.
+        """
+        for index, layer in enumerate(self._model.base_model.layers):
+            self._layers[index] = self._layers[index].packed()
+            for module in layer.modules():
+                if isinstance(module, nn.Linear):
+                    module.weight = nn.Parameter(module.weight.new_empty(0), requires_grad=False)
+        head = self._model.lm_head
+        tied = head.weight is self._embedding
+        bytes_twice = head.weight.nbytes if tied else 0
+        self._head = Packed(Plain(head.weight))
+        if not tied:
+            head.weight = nn.Parameter(head.weight.new_empty(0), requires_grad=False)
+        return bytes_twice
+
+    def __call__(self, ids: Sequence[int], step: Any, logits_of: Sequence[int]) -> torch.Tensor | None:
+        """Forward ids at the step's positions; the logits of some of them, [wanted, vocabulary]."""
         if len(ids) == 1:
             x = self._embedding.narrow(0, ids[0], 1)
         else:
             x = functional.embedding(torch.tensor(ids, device=self._embedding.device), self._embedding)
-        cos = self._cos.narrow(0, step.start, step.length)
-        sin = self._sin.narrow(0, step.start, step.length)
+        if len(step.segments) == 1:
+            start = step.segments[0].start
+            cos, sin = self._cos.narrow(0, start, step.length), self._sin.narrow(0, start, step.length)
+        else:
+            positions = step.positions(x.device)
+            cos, sin = self._cos[positions], self._sin[positions]
         for index, layer in enumerate(self._layers):
             x = self._block(x, index, layer, cos, sin, step)
-        if not logits:
+        if not logits_of:
             return None
-        return functional.linear(self._norm(x[-1:]), self._head)[0]
+        return self._head(self._norm(x if len(logits_of) == len(x) else x[logits_of]))
 
     def _block(
         self, x: torch.Tensor, index: int, layer: Layer, cos: torch.Tensor, sin: torch.Tensor, step: Any
     ) -> torch.Tensor:
         """One layer on [length, hidden]."""
         rows, rotated = len(x), self._queries + self._keys
-        qkv = functional.linear(layer.norm(x), layer.qkv, layer.qkv_bias).view(1, rows, -1, self._width)
+        qkv = layer.qkv(layer.norm(x)).view(1, rows, -1, self._width)
         heads = qkv.narrow(2, 0, rotated)
         if layer.head_norm is not None:
             heads = layer.head_norm(heads)
         heads = torch.addcmul(heads * cos, heads.roll(self._width // 2, -1), sin).transpose(1, 2)
         query, key = heads.narrow(1, 0, self._queries), heads.narrow(1, self._queries, self._keys)
         value = qkv.narrow(2, rotated, self._keys).transpose(1, 2)
-        out = attend(step, index, query, key, value, self._scale, layer.window)
-        x = torch.addmm(x, out.reshape(rows, -1), layer.o_t)
-        gate, up = functional.linear(layer.mlp_norm(x), layer.gate_up).chunk(2, -1)
-        return torch.addmm(x, functional.silu(gate).mul_(up), layer.down_t)
+        out = attend(step, index, query, key, value, layer.scores)
+        x = layer.o.add(out.reshape(rows, -1), x)
+        gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
+        return layer.down.add(functional.silu(gate).mul_(up), x)
 
 
 def _is_standard(layer: Any) -> bool:

@@ -8,7 +8,7 @@ from engine.load.errors import ModelError
 from engine.nn.fused import FusedDecoder
 from engine.runtime.pages import PagePool
 from engine.runtime.runner import Forward, StockForward
-from engine.runtime.step import Step
+from engine.runtime.step import Segment, Step
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest difference of two logits, in units of their standard deviation."""
@@ -18,16 +18,21 @@ _PROMPT, _TOKEN = (5, 12, 19, 26, 1, 8), 3
 _NOT_PAGED = "use a decoder-only model with ordinary attention, such as Llama, Qwen3, Mistral or Gemma"
 
 
-class _Recording(Step):
-    """A step that notes each layer's window as the layer asks for its keys."""
+class _Recording(Segment):
+    """A segment that notes each layer's window as the layer asks for its keys."""
 
     def __init__(self, pool: PagePool, table: list[int], start: int, length: int) -> None:
         super().__init__(pool, table, start, length)
         self.windows: dict[int, int | None] = {}
+        self._asked: int | None = None
 
-    def read(self, layer: int, window: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        self.windows[layer] = window
-        return super().read(layer, window)
+    def first_key(self, window: int | None, position: int | None = None) -> int:
+        self._asked = window
+        return super().first_key(window, position)
+
+    def read(self, layer: int, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+        self.windows[layer] = self._asked
+        return super().read(layer, first)
 
 
 @torch.inference_mode()
@@ -42,7 +47,7 @@ def fastest_forward(model: object, stock: StockForward, pool: PagePool, context:
     try:
         recording = _Recording(pool, table, length, 1)
         try:
-            expected = _two_forwards(stock, Step(pool, table, 0, length), recording)
+            expected = _two_forwards(stock, Segment(pool, table, 0, length), recording)
         except Exception as error:  # modelling code that was not made for another attention fails as it likes
             raise ModelError(f"{type(model).__name__} cannot run over pages: {error}", _NOT_PAGED) from error
         if recording.windows.keys() != set(range(len(pool.keys))):
@@ -53,7 +58,8 @@ def fastest_forward(model: object, stock: StockForward, pool: PagePool, context:
         windows = [recording.windows[layer] for layer in range(len(pool.keys))]
         try:
             fused = FusedDecoder(model, windows, context)
-            found = _two_forwards(fused, Step(pool, table, 0, length), Step(pool, table, length, 1))
+            ours = Segment(pool, table, 0, length), Segment(pool, table, length, 1)
+            found = _two_forwards(fused, *ours)
         except (ValueError, AttributeError, RuntimeError):  # built otherwise, in name or in shape
             return stock
         difference = (found - expected).abs().max() / expected.std()
@@ -62,7 +68,10 @@ def fastest_forward(model: object, stock: StockForward, pool: PagePool, context:
         pool.release(table)
 
 
-def _two_forwards(forward: Forward, prompt: Step, token: Step) -> torch.Tensor:
+def _two_forwards(forward: Forward, prompt: Segment, token: Segment) -> torch.Tensor:
     """Logits after a short prompt and after one token more, [2, vocabulary], in float32."""
-    rows = [forward(_PROMPT, prompt, True), forward([_TOKEN], token, True)]
-    return torch.stack([row for row in rows if row is not None]).float()
+    rows = [
+        forward(_PROMPT, Step(prompt.pool, [prompt]), [prompt.length - 1]),
+        forward([_TOKEN], Step(token.pool, [token]), [0]),
+    ]
+    return torch.cat([row for row in rows if row is not None]).float()

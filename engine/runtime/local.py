@@ -1,13 +1,13 @@
-"""The local Backend: the primitives over one model in this process, executed by one worker thread.
+"""The local Backend: the primitives over one model in this process, run together by the scheduler's thread.
 
-Knows the event loop and the thread; what a primitive does is in `primitives`. Nothing of methods or budgets.
+Knows the event loop; what a primitive does is in `primitives`. Nothing of methods or budgets.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
 import torch
@@ -19,16 +19,20 @@ from engine.backend import (
     MemoryUse,
     Node,
     OutOfContext,
+    Probe,
     Sampler,
     Tokenizer,
     WindDown,
 )
 from engine.protocol import ModelInfo, Phase
+from engine.runtime import primitives
 from engine.runtime import sequence as sequences
 from engine.runtime.delivery import Job, TokenDelivery
 from engine.runtime.memory import system_memory
-from engine.runtime.primitives import Primitives, Rules
+from engine.runtime.primitives import Rules, Sampling, Speculator
 from engine.runtime.runner import Runner
+from engine.runtime.scheduler import Scheduler, Work
+from engine.runtime.watch import Watcher
 from profiles.catalogue import Profile
 from profiles.costs import ModelShape
 
@@ -36,7 +40,7 @@ Result = TypeVar("Result")
 
 
 class LocalBackend:
-    """Implements `engine.backend.Backend`. Primitives run one after another, in the order of the calls."""
+    """Implements `engine.backend.Backend`. Primitives that are awaited at once share forwards."""
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class LocalBackend:
         defaults: Sampler,
         kernel_class: str,
         runner: Runner,
+        speculator: Speculator | None = None,
     ) -> None:
         self.info = info
         self.shape = shape
@@ -60,35 +65,33 @@ class LocalBackend:
             "transformers": transformers.__version__,
         }
         self.runner = runner
-        self._primitives = Primitives(runner, info.context)
+        self._speculator = speculator
+        self._scheduler = Scheduler(runner, info.threads)
         self._closed = False
-        # torch keeps the number of threads per thread that starts them.
-        self._thread = ThreadPoolExecutor(1, "engine", lambda: torch.set_num_threads(info.threads))
 
     async def prefill(
         self, ids: Sequence[int], lease: Lease, on_progress: Callable[[int, int], None] | None = None
     ) -> Node:
         """A new node with the prompt in its cache, or with the part of it that a cancelled lease left.
 
-        Raises OutOfContext, and ValueError for no ids.
+        Raises OutOfContext, MemoryError, and ValueError for no ids.
         """
         if not ids:
             raise ValueError("a prompt has at least one token")
         self._check_fits(len(ids))
         sequence = sequences.Sequence(self.runner.pool)
+        if lease.cancelled:
+            return sequence
+        job = Job()
 
-        def work(job: Job) -> None:
-            def report(done: int) -> None:
-                if on_progress:
-                    job.loop.call_soon_threadsafe(on_progress, done, sequence.account.cached)
-
-            self._primitives.prefill(sequence, ids, self._cancelled(job, lease), report)
+        def report(done: int) -> None:
+            if on_progress:
+                job.loop.call_soon_threadsafe(on_progress, done, sequence.account.cached)
 
         try:
-            await self._run(work)
+            await self._run(job, sequence, primitives.prefill(sequence, ids, report), lease)
         except BaseException:
-            if not self._closed:
-                self._thread.submit(sequence.release)
+            await self.cancel(sequence)
             raise
         return sequence
 
@@ -103,35 +106,74 @@ class LocalBackend:
         keep: frozenset[int] = frozenset(),
         banned: frozenset[int] = frozenset(),
         wind_down: WindDown | None = None,
+        watch: bool = False,
         on_tokens: Callable[[tuple[int, ...]], None] | None = None,
     ) -> Extension:
         """Sample onto the node; see `engine.backend.Backend.extend`."""
-        sequence = cast(sequences.Sequence, node)
-
+        sequence, job = cast(sequences.Sequence, node), Job()
+        delivery = TokenDelivery(job, on_tokens)
         rules = Rules(stop, keep, banned, wind_down)
+        watcher = Watcher() if watch else None
+        sampling = Sampling(phase, lease, sampler, rules, delivery.add, watcher)
 
-        def work(job: Job) -> Extension:
-            delivery = TokenDelivery(job, on_tokens)
-            cancelled = self._cancelled(job, lease)
+        def work() -> primitives.Extending:
             try:
-                return self._primitives.extend(
-                    sequence, phase, lease, sampler, rules, cancelled, delivery.add
+                return (
+                    yield from primitives.extend(
+                        sequence, sampling, self.info.context, speculator=self._speculator
+                    )
                 )
             finally:
                 delivery.flush()
 
-        return await self._run(work)
+        return await self._run(job, sequence, work(), lease)
 
     async def force(self, node: Node, phase: Phase, ids: Sequence[int]) -> None:
-        """Put ids into the node as if they had been sampled. Raises OutOfContext."""
+        """Put ids into the node as if they had been sampled. Raises OutOfContext and MemoryError."""
         sequence = cast(sequences.Sequence, node)
         self._check_fits(len(sequence.ids) + len(ids))
-        await self._run(lambda job: self._primitives.force(sequence, phase, ids, self._cancelled(job)))
+        await self._run(Job(), sequence, primitives.force(sequence, phase, ids))
+
+    async def fork(self, node: Node, count: int) -> list[Node]:
+        """Nodes that go on from where this one is; see `engine.backend.Backend.fork`."""
+        if count < 1:
+            raise ValueError(f"a node cannot be forked {count} times")
+        sequence = cast(sequences.Sequence, node)
+        return await self._call(lambda: [self._forked(sequence) for _ in range(count)])
+
+    async def probe(
+        self,
+        node: Node,
+        ids: Sequence[int],
+        limit: int,
+        sampler: Sampler,
+        *,
+        phase: Phase = "thinking",
+        stop: frozenset[int] = frozenset(),
+    ) -> Probe | None:
+        """What the node would go on with; see `engine.backend.Backend.probe`."""
+        sequence, job, watcher = cast(sequences.Sequence, node), Job(), Watcher()
+        self._check_fits(len(sequence.ids) + len(ids))
+        sampling = Sampling(phase, Lease(limit), sampler, Rules(stop=stop), lambda _: None, watcher)
+        async with self._aside(sequence) as fork:
+            found: Probe | None = await self._run(
+                job, fork, primitives.probe(fork, ids, sampling, self.info.context, watcher)
+            )
+        return found
+
+    async def score(self, node: Node, ids: Sequence[int], phase: Phase = "answer") -> list[float]:
+        """The ids' log-probabilities after the node; see `engine.backend.Backend.score`."""
+        sequence = cast(sequences.Sequence, node)
+        self._check_fits(len(sequence.ids) + len(ids))
+        if not ids:
+            return []
+        async with self._aside(sequence) as fork:
+            return await self._run(Job(), fork, primitives.score(fork, phase, ids))
 
     async def cancel(self, node: Node) -> None:
         """Release the node's pages; idempotent. With the backend closed they are gone already."""
         if not self._closed:
-            await self._run(lambda _: cast(sequences.Sequence, node).release())
+            await self._call(cast(sequences.Sequence, node).release)
 
     def memory(self) -> MemoryUse:
         """Bytes in use now; of the pool, a CPU has committed the pages that were ever handed out."""
@@ -152,26 +194,55 @@ class LocalBackend:
     def close(self) -> None:
         """Cancel what runs, then let go of model and pages."""
         self._closed = True
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        del self.runner, self._primitives
+        self._scheduler.close()
+        del self.runner, self._scheduler
         if self.info.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
-    async def _run(self, work: Callable[[Job], Result]) -> Result:
-        """Run on the worker thread; where the awaiting task is cancelled, stop it there first."""
-        job = Job()
-        future = job.loop.run_in_executor(self._thread, work, job)
+    async def _run(
+        self,
+        job: Job,
+        sequence: sequences.Sequence,
+        primitive: Generator[primitives.Want, torch.Tensor | None, Result],
+        lease: Lease | None = None,
+    ) -> Result:
+        """Run on the engine's thread; where the awaiting task is cancelled, stop it there first."""
+
+        def cancelled() -> bool:
+            return job.abandoned or (lease is not None and lease.cancelled)
+
+        self._scheduler.ladder.watch(sequence)
+        future = asyncio.wrap_future(self._scheduler.submit(Work(primitive, sequence, cancelled)))
         try:
-            return await asyncio.shield(future)
+            return cast(Result, await asyncio.shield(future))
         except asyncio.CancelledError:
             job.abandoned = True
             await asyncio.wait([future])
             raise
 
+    async def _call(self, function: Callable[[], Result]) -> Result:
+        """Run between two forwards, to its end even where the awaiting task is cancelled."""
+        future = asyncio.wrap_future(self._scheduler.call(function))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+
+    def _forked(self, sequence: sequences.Sequence) -> sequences.Sequence:
+        fork = sequence.fork()
+        self._scheduler.ladder.watch(fork)
+        return fork
+
+    @asynccontextmanager
+    async def _aside(self, sequence: sequences.Sequence) -> AsyncIterator[sequences.Sequence]:
+        """A fork to try something on, charged to the sequence's account; its path is the sequence's own."""
+        fork = await self._call(sequence.branch)
+        try:
+            yield fork
+        finally:
+            await self.cancel(fork)
+
     def _check_fits(self, tokens: int) -> None:
         if tokens > self.info.context:
             raise OutOfContext(tokens, self.info.context)
-
-    def _cancelled(self, job: Job, lease: Lease | None = None) -> Callable[[], bool]:
-        """Asks whether nobody wants the job any more."""
-        return lambda: self._closed or job.abandoned or (lease is not None and lease.cancelled)

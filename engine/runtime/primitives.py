@@ -1,150 +1,306 @@
-"""What the worker thread does for each primitive: forward, sample, keep the account. Knows no event loop."""
+"""What each primitive does with its sequence, as a generator: it yields what it wants forwarded, and gets logits.
+
+Knows nothing of other sequences, threads or pages' whereabouts: the scheduler sees to these.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
-from engine.backend import Extension, Forwarded, Kind, Lease, Sampler, StopReason, WindDown
+import numpy as np
+import torch
+
+from engine.backend import Extension, Kind, Lease, Primitive, Probe, Sampler, StopReason, WindDown
 from engine.protocol import Phase
 from engine.runtime import sequence as sequences
-from engine.runtime.runner import Runner
 from engine.runtime.sampler import NotFinite, choose
+from engine.runtime.watch import Watcher
 
-CHUNK = 512
-"""Tokens of a prompt per forward; cancellation is looked at in between."""
 
-Cancelled = Callable[[], bool]
-"""Whether the work is no longer wanted; asked before each forward."""
+@dataclass(frozen=True)
+class Want:
+    """Forward the sequence's ids that are not cached, then `drafts`; the logits of the last `logits` of them.
+
+    `progressed` hears of the ids that are cached, where it takes several forwards.
+    """
+
+    sequence: sequences.Sequence
+    primitive: Primitive
+    kind: Kind
+    phase: Literal["prefill", "thinking", "answer"]
+    drafts: tuple[int, ...] = ()
+    logits: int = 1
+    progressed: Callable[[int], None] | None = None
+
+
+class Stopped(Exception):
+    """Thrown into a primitive that may not go on: nobody wants it any more, or there is no memory for it."""
+
+    def __init__(self, reason: Literal["cancelled", "memory"]) -> None:
+        super().__init__(reason)
+        self.reason: Literal["cancelled", "memory"] = reason
+
+
+SCORED = 64
+"""Ids that are scored in one forward: each takes a row of logits."""
+
+Forwarding = Generator[Want, torch.Tensor | None, None]
+Extending = Generator[Want, torch.Tensor | None, Extension]
 
 
 @dataclass(frozen=True)
 class Rules:
     """What ends an extension besides its lease, and what bends its choices; see `Backend.extend`."""
 
-    stop: frozenset[int]
-    keep: frozenset[int]
-    banned: frozenset[int]
-    wind_down: WindDown | None
+    stop: frozenset[int] = frozenset()
+    keep: frozenset[int] = frozenset()
+    banned: frozenset[int] = frozenset()
+    wind_down: WindDown | None = None
 
 
-class Primitives:
-    """The primitives as blocking calls over one runner; sequences are changed here and nowhere else."""
+class Speculator(Protocol):
+    """Guesses a sequence's next ids, and learns whether that pays."""
 
-    def __init__(self, runner: Runner, context: int) -> None:
-        self.runner = runner
-        self._context = context
+    def propose(self, sequence: sequences.Sequence, most: int) -> Sequence[int]:
+        """Up to `most` ids that may follow the sequence's; none where guessing is not worth a forward."""
+        ...
 
-    def prefill(
+    def verified(self, sequence: sequences.Sequence, proposed: int, accepted: int) -> None:
+        """How many of the ids proposed last were found right."""
+        ...
+
+
+def prefill(
+    sequence: sequences.Sequence, ids: Sequence[int], report: Callable[[int], None]
+) -> Generator[Want, torch.Tensor | None, None]:
+    """Take what is cached of a prompt and forward the rest; `report` gets the tokens done.
+
+    The last token is always forwarded, for its logits.
+    """
+    sequence.adopt(ids[:-1])
+    sequence.ids = list(ids)
+    report(sequence.cached)
+    try:
+        yield Want(sequence, "prefill", "prefilled", "prefill", progressed=report)
+    except Stopped as stopped:
+        del sequence.ids[sequence.seen :]
+        if stopped.reason == "memory":
+            raise MemoryError(f"there is no memory for a prompt of {len(ids)} tokens") from None
+
+
+def force(sequence: sequences.Sequence, phase: Phase, ids: Sequence[int]) -> Forwarding:
+    """Forward ids that were not sampled, after the pending one."""
+    try:
+        yield from forward_pending(sequence)
+        sequence.ids += ids
+        yield Want(sequence, "force", "forced", phase)
+    except Stopped as stopped:
+        del sequence.ids[max(sequence.seen, len(sequence.ids) - len(ids)) :]
+        if stopped.reason == "memory":
+            raise MemoryError(f"there is no memory for {len(ids)} tokens more") from None
+
+
+def forward_pending(
+    sequence: sequences.Sequence, kind: Literal["probe", "score"] | None = None
+) -> Forwarding:
+    """A pending id is forwarded under the phase in which it was sampled, whoever needs it now.
+
+    On a fork that is thrown away it is of the fork's `kind`.
+    """
+    if sequence.pending:
+        yield Want(sequence, kind or "extend", kind or sequence.pending, sequence.pending_phase)
+
+
+def score(
+    sequence: sequences.Sequence, phase: Phase, ids: Sequence[int]
+) -> Generator[Want, torch.Tensor | None, list[float]]:
+    """The ids' log-probabilities; the sequence, a fork made for this, is left with them."""
+    try:
+        yield from forward_pending(sequence, "score")
+        found = _log_probabilities(torch.as_tensor(sequence.logits)[None], ids[:1])
+        for begin in range(1, len(ids), SCORED):
+            known = ids[begin - 1 : begin - 1 + len(ids[begin : begin + SCORED])]
+            sequence.ids += known
+            rows = yield Want(sequence, "score", "score", phase, logits=len(known))
+            assert rows is not None
+            found += _log_probabilities(rows, ids[begin : begin + SCORED])
+        return found
+    except Stopped as stopped:
+        if stopped.reason == "memory":
+            raise MemoryError(f"there is no memory to score {len(ids)} tokens") from None
+        return []
+
+
+def extend(
+    sequence: sequences.Sequence,
+    sampling: Sampling,
+    context: int,
+    *,
+    speculator: Speculator | None = None,
+    kind: Kind | None = None,
+) -> Extending:
+    """Sample until a rule, the lease or the context ends it. The lease is read anew for each token.
+
+    Of the ids that `speculator` guesses, those are kept that would have been sampled, and no others: the
+    text is the same with and without it.
+    """
+    lease = sampling.lease
+    try:
+        while sampling.goes_on(sequence, context):
+            drafts: tuple[int, ...] = ()
+            rows: Sequence[torch.Tensor | np.ndarray] = [sequence.logits]
+            if sequence.pending:
+                most = min(lease.limit - lease.used, context - len(sequence.ids)) - 1
+                if speculator is not None and most > 0:
+                    drafts = tuple(speculator.propose(sequence, most))
+                pending = sequence.pending_phase
+                primitive: Primitive = "probe" if kind == "probe" else "extend"
+                rows = yield Want(  # type: ignore[assignment]
+                    sequence, primitive, kind or pending, pending, drafts, len(drafts) + 1
+                )
+            known = len(sequence.ids)
+            for at, logits in enumerate(rows):
+                if at and not sampling.goes_on(sequence, context):
+                    break
+                token = sampling.take(sequence, logits)
+                if token is None or at == len(drafts) or token != drafts[at]:
+                    break
+            if drafts:
+                accepted = _agreed(sequence.ids[known:], drafts)
+                _settle(sequence, known, len(drafts), accepted, rows[accepted])
+                if speculator is not None:
+                    speculator.verified(sequence, len(drafts), accepted)
+    except Stopped as stopped:
+        sampling.reason = stopped.reason
+    return sampling.result()
+
+
+class Sampling:
+    """One extension's choices: takes logits, appends tokens to the sequence, and knows when it is over."""
+
+    def __init__(
         self,
-        sequence: sequences.Sequence,
-        ids: Sequence[int],
-        cancelled: Cancelled,
-        report: Callable[[int], None],
-    ) -> None:
-        """Take what is cached of a prompt and forward the rest in chunks; `report` gets the tokens done.
-
-        The last token is always forwarded, for its logits.
-        """
-        if cancelled():
-            return
-        sequence.adopt(ids[:-1])
-        report(sequence.cached)
-        for begin in range(sequence.cached, len(ids), CHUNK):
-            if cancelled():
-                return
-            end = min(begin + CHUNK, len(ids))
-            sequence.ids += ids[begin:end]
-            self._forward(sequence, "prefill", "prefilled", "prefill", logits=end == len(ids))
-            report(end)
-
-    def extend(
-        self,
-        sequence: sequences.Sequence,
         phase: Phase,
         lease: Lease,
         sampler: Sampler,
         rules: Rules,
-        cancelled: Cancelled,
         deliver: Callable[[int], None],
-    ) -> Extension:
-        """Sample until a rule, the lease or the context ends it. The lease is read anew for each token."""
-        sampled: list[int] = []
-        wind_down = rules.wind_down
-        while (reason := self._why_end(sequence, lease, cancelled)) is None:
-            self._forward_pending(sequence)
-            raised = _ramp(wind_down, lease, sequence.ids[-1]) if wind_down else None
-            began = time.perf_counter()
-            try:
-                token = choose(
-                    sequence.logits, sampler, len(sequence.ids), sequence.path, rules.banned, raised
-                )
-            except NotFinite:
-                sequence.release(sound=False)
-                raise
-            sequence.account.sampling_s[phase] += time.perf_counter() - began
-            lease.used += 1
-            sequence.account.sampled_ns.append(time.monotonic_ns())
-            if token in rules.stop and token not in rules.keep:
-                return Extension(tuple(sampled), "stop", token)
-            sequence.ids.append(token)
-            sequence.pending_phase = phase
-            sampled.append(token)
-            if token in rules.keep:
-                return Extension(tuple(sampled), "stop", token)
-            deliver(token)
-            if wind_down and token in wind_down.sentence_ends and lease.used >= wind_down.grace * lease.limit:
-                reason = "limit"
-                break
-        return Extension(tuple(sampled), reason)
-
-    def force(
-        self, sequence: sequences.Sequence, phase: Phase, ids: Sequence[int], cancelled: Cancelled
+        watcher: Watcher | None = None,
     ) -> None:
-        """Forward ids that were not sampled, after the pending one."""
-        if not cancelled():
-            self._forward_pending(sequence)
-        for begin in range(0, len(ids), CHUNK):
-            if cancelled():
-                return
-            sequence.ids += ids[begin : begin + CHUNK]
-            self._forward(sequence, "force", "forced", phase)
+        self.lease = lease
+        self.reason: StopReason | None = None
+        self._phase = phase
+        self._sampler = sampler
+        self._rules = rules
+        self._deliver = deliver
+        self._watcher = watcher
+        self._sampled: list[int] = []
+        self._stop_id: int | None = None
 
-    def _why_end(self, sequence: sequences.Sequence, lease: Lease, cancelled: Cancelled) -> StopReason | None:
-        """Why no further token may be sampled, if so."""
-        if cancelled():
-            return "cancelled"
-        if lease.ended:
-            return "ended"
-        if lease.used >= lease.limit:
-            return "limit"
-        return "context" if len(sequence.ids) >= self._context else None
+    def goes_on(self, sequence: sequences.Sequence, context: int) -> bool:
+        """Whether another token may be sampled."""
+        if self.reason is None:
+            if self.lease.ended:
+                self.reason = "ended"
+            elif self.lease.used >= self.lease.limit:
+                self.reason = "limit"
+            elif len(sequence.ids) >= context:
+                self.reason = "context"
+        return self.reason is None
 
-    def _forward_pending(self, sequence: sequences.Sequence) -> None:
-        """A pending id is forwarded under the phase in which it was sampled, whoever needs it now."""
-        if sequence.pending:
-            self._forward(sequence, "extend", sequence.pending_phase, sequence.pending_phase)
-
-    def _forward(
-        self,
-        sequence: sequences.Sequence,
-        primitive: Literal["prefill", "extend", "force"],
-        kind: Kind,
-        phase: Literal["prefill", "thinking", "answer"],
-        *,
-        logits: bool = True,
-    ) -> None:
-        """Put the sequence's ids that are not cached through the model, and enter them in its account."""
-        context = sequence.cached
-        ids = sequence.ids[context:]
+    def take(self, sequence: sequences.Sequence, logits: torch.Tensor | np.ndarray) -> int | None:
+        """Choose the next token and append it; None where that ended the extension. Raises NotFinite."""
+        lease, rules = self.lease, self._rules
         began = time.perf_counter()
-        self.runner.forward(sequence, ids, logits=logits)
-        seconds = time.perf_counter() - began
-        sequence.account.forwarded.append(
-            Forwarded(primitive, kind, phase, len(ids), context, int(logits), seconds)
+        row = logits.cpu().numpy() if isinstance(logits, torch.Tensor) else logits
+        raised = _ramp(rules.wind_down, lease, sequence.ids[-1]) if rules.wind_down else None
+        try:
+            token = choose(row, self._sampler, len(sequence.ids), sequence.path, rules.banned, raised)
+        except NotFinite:
+            sequence.release(sound=False)
+            raise
+        if self._watcher is not None:
+            self._watcher.see(torch.as_tensor(logits))
+        sequence.account.sampling_s[self._phase] += time.perf_counter() - began
+        lease.used += 1
+        sequence.account.sampled_ns.append(time.monotonic_ns())
+        if token in rules.stop and token not in rules.keep:
+            self.reason, self._stop_id = "stop", token
+            return None
+        sequence.ids.append(token)
+        sequence.pending_phase = self._phase
+        self._sampled.append(token)
+        if token in rules.keep:
+            self.reason, self._stop_id = "stop", token
+            return None
+        self._deliver(token)
+        wind_down = rules.wind_down
+        if wind_down and token in wind_down.sentence_ends and lease.used >= wind_down.grace * lease.limit:
+            self.reason = "limit"
+            return None
+        return token
+
+    def result(self) -> Extension:
+        """What was sampled, once it is over."""
+        assert self.reason is not None
+        watched = self._watcher.seen() if self._watcher is not None else ()
+        return Extension(tuple(self._sampled), self.reason, self._stop_id, watched)
+
+
+def probe(
+    sequence: sequences.Sequence, ids: Sequence[int], sampling: Sampling, context: int, watcher: Watcher
+) -> Generator[Want, torch.Tensor | None, Probe | None]:
+    """What follows forced ids; the sequence, a fork made for this, is left with it."""
+    try:
+        if ids:
+            yield from forward_pending(sequence, "probe")
+            sequence.ids += ids
+            yield Want(sequence, "probe", "probe", sequence.pending_phase)
+        sampled = yield from extend(sequence, sampling, context, kind="probe")
+    except Stopped:
+        return None
+    return None if sampled.reason == "memory" else Probe(sampled.ids, watcher.seen())
+
+
+def _agreed(ids: Sequence[int], drafts: Sequence[int]) -> int:
+    """How many of the drafts became the sequence's next ids."""
+    pairs = zip(ids, drafts, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(ids), len(drafts)))
+
+
+def _settle(
+    sequence: sequences.Sequence, known: int, drafts: int, accepted: int, logits: torch.Tensor | np.ndarray
+) -> None:
+    """After a verified forward: keep what was accepted in the pages, and tell the two apart in the account."""
+    sequence.cached = sequence.seen = known + accepted
+    sequence.logits = logits.cpu().numpy() if isinstance(logits, torch.Tensor) else logits
+    entries = sequence.account.forwarded
+    entry, kept, lost = entries[-1], 1 + accepted, drafts - accepted
+    part = kept / (1 + drafts)
+    entries[-1] = replace(
+        entry, tokens=kept, logits_rows=kept, seconds=entry.seconds * part, accepted=accepted
+    )
+    if lost:
+        entries.append(
+            replace(
+                entry,
+                kind="draft_rejected",
+                tokens=lost,
+                context=entry.context + kept,
+                logits_rows=lost,
+                seconds=entry.seconds * (1 - part),
+            )
         )
+
+
+def _log_probabilities(rows: torch.Tensor, ids: Sequence[int]) -> list[float]:
+    """Of each id under its row of logits, [len(ids), vocabulary]."""
+    logs = torch.log_softmax(rows.double(), -1)
+    found: list[float] = logs.gather(1, torch.tensor(ids, device=logs.device)[:, None])[:, 0].tolist()
+    return found
 
 
 def _ramp(wind_down: WindDown, lease: Lease, last: int) -> tuple[int, float] | None:

@@ -1,58 +1,100 @@
-"""Puts token ids through the model, one sequence at a time, and counts them. Knows no sampling."""
+"""Puts token ids of several sequences through the model in one forward, and counts them. Knows no sampling."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from engine.runtime import sequence as sequences
 from engine.runtime.pages import PagePool
-from engine.runtime.step import Step
+from engine.runtime.step import Segment, Step
 
-Forward = Callable[[Sequence[int], Step, bool], torch.Tensor | None]
-"""(ids, step, whether logits are wanted) to the last row's logits, [vocabulary]."""
+Forward = Callable[[Sequence[int], Step, Sequence[int]], torch.Tensor | None]
+"""(ids, step, the indices whose logits are wanted) to logits, [wanted, vocabulary], or None for none."""
 
 
 class StockForward:
     """transformers' own forward, with our attention in it."""
 
-    def __init__(self, model: Any, context: int) -> None:
+    def __init__(self, model: Any) -> None:
         self._model = model
-        self._positions = torch.arange(context, device=model.device)[None]
 
-    def __call__(self, ids: Sequence[int], step: Step, logits: bool) -> torch.Tensor | None:
+    def __call__(self, ids: Sequence[int], step: Step, logits_of: Sequence[int]) -> torch.Tensor | None:
+        device = self._model.device
         inputs = {
-            "input_ids": torch.tensor([ids], device=self._positions.device),
-            "position_ids": self._positions[:, step.start : step.total],
+            "input_ids": torch.tensor([ids], device=device),
+            "position_ids": step.positions(device)[None],
             "use_cache": False,
             "step": step,
         }
-        if not logits:
+        if not logits_of:
             self._model.base_model(**inputs)
             return None
-        out: torch.Tensor = self._model(**inputs, logits_to_keep=1).logits[0, -1]
+        wanted = torch.tensor(logits_of, device=device)
+        out: torch.Tensor = self._model(**inputs, logits_to_keep=wanted).logits[0]
         return out
 
 
-class Runner:
-    """Runs forwards over a pool; `forwarded_tokens` counts what was put in, whatever the accounts say."""
+@dataclass(frozen=True)
+class Row:
+    """Ids to put after a sequence's cached ones, and of how many of the last the logits are wanted.
 
-    def __init__(self, forward: Forward, pool: PagePool) -> None:
+    `again`: they were in the pages before. `last`: nothing more is wanted after them.
+    """
+
+    sequence: sequences.Sequence
+    ids: Sequence[int]
+    logits: int = 1
+    again: bool = False
+    last: bool = False
+
+
+class Runner:
+    """Runs forwards over a pool; `forwarded_tokens` counts what was put in, whatever the accounts say.
+
+    `exact` makes a token's bits independent of what is computed with it, see `Step`.
+    """
+
+    def __init__(self, forward: Forward, pool: PagePool, exact: bool = False) -> None:
         self.pool = pool
+        self.exact = exact
         self.forwarded_tokens = 0
         self._forward = forward
 
     @torch.inference_mode()
-    def forward(self, sequence: sequences.Sequence, ids: Sequence[int], *, logits: bool = True) -> None:
-        """Put ids after the sequence's cached ones; with `logits`, leave the last row's in the sequence.
+    def run(
+        self, rows: Sequence[Row], interrupted: Callable[[], bool] | None = None
+    ) -> list[torch.Tensor | None]:
+        """One forward over all rows; each row's logits, [wanted, vocabulary], float32.
 
-        Raises MemoryError where pages run out, with the sequence as it was.
+        Each sequence then has its ids cached, and its last logits. Raises MemoryError where pages run out
+        and Interrupted, with all sequences as they were.
         """
-        start, length = sequence.cached, len(ids)
-        sequence.reserve(start + length)
-        out = self._forward(ids, Step(self.pool, sequence.table, start, length), logits)
-        self.forwarded_tokens += length
-        sequence.cached += length
-        sequence.logits = None if out is None else out.float().cpu().numpy()
+        for row in rows:
+            row.sequence.reserve(row.sequence.cached + len(row.ids))
+        segments = [Segment(self.pool, row.sequence.table, row.sequence.cached, len(row.ids)) for row in rows]
+        ids: list[int] = []
+        wanted: list[int] = []
+        for row in rows:
+            ids += row.ids
+            wanted += range(len(ids) - row.logits, len(ids))
+        out = self._forward(ids, Step(self.pool, segments, self.exact, interrupted), wanted)
+        self.forwarded_tokens += len(ids)
+        parts: list[torch.Tensor | None] = []
+        taken = 0
+        for row in rows:
+            row.sequence.cached += len(row.ids)
+            row.sequence.seen = max(row.sequence.seen, row.sequence.cached)
+            part = out[taken : taken + row.logits].float() if out is not None and row.logits else None
+            taken += row.logits
+            if part is not None:
+                row.sequence.logits = part[-1].cpu().numpy()
+            parts.append(part)
+        return parts
+
+    def forward(self, sequence: sequences.Sequence, ids: Sequence[int], *, logits: bool = True) -> None:
+        """Put ids after one sequence's cached ones; with `logits`, leave the last row's in the sequence."""
+        self.run([Row(sequence, ids, int(logits))])

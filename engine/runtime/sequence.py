@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import count
 from typing import Any
 
 from engine.backend import Account, Kind
@@ -13,7 +15,10 @@ from engine.runtime.pages import PAGE, PagePool
 
 @dataclass(eq=False)
 class Sequence:
-    """Implements `engine.backend.Node`. `cached` of its ids are in the pages; at most one id is not yet."""
+    """Implements `engine.backend.Node`. `cached` of its ids are in the pages.
+
+    While it is at rest at most one is not, the last sampled one, unless it was pre-empted.
+    """
 
     pool: PagePool
     ids: list[int] = field(default_factory=list)
@@ -27,33 +32,65 @@ class Sequence:
     """The phase under which the pending id was sampled."""
     path: int = 0
     """Names the branch in a tree of samples; part of the randomness."""
+    forks: int = 0
+    """Branches made from here so far."""
+    seen: int = 0
+    """The most ids that were ever in the pages: what is forwarded again of these is recomputed."""
+    born: int = field(default_factory=count().__next__)
+    """The order in which sequences began: the latest gives way first."""
     closed: bool = False
 
     @property
     def pending(self) -> Kind | None:
-        return self.pending_phase if len(self.ids) > self.cached else None
+        return self.pending_phase if len(self.ids) > self.seen else None
 
     def adopt(self, ids: Ids[int]) -> None:
         """Begin with as much of `ids` as the pool has from earlier sequences."""
         self.table, self.cached = self.pool.match(ids)
-        self.ids = list(ids[: self.cached])
-        self.account.cached = self.cached
+        self.account.cached = self.seen = self.cached
 
     def reserve(self, tokens: int) -> None:
         """Hold enough pages for `tokens` tokens in all. Raises MemoryError."""
         self.pool.grow(self.table, -(-tokens // PAGE))
 
     def fork(self) -> Sequence:
-        """Another sequence that goes on from here, with an account of its own. Raises MemoryError."""
+        """Another sequence that goes on from here, on a path and with an account of its own.
+
+        Where no page is free for the copy of the partial tail, the tail is left to be computed again.
+        """
+        self.forks += 1
+        cached = self.cached
+        try:
+            table = self.pool.fork(self.table, cached)
+        except MemoryError:
+            cached -= cached % PAGE
+            table = self.pool.fork(self.table, cached)
         return Sequence(
             self.pool,
             ids=list(self.ids),
-            table=self.pool.fork(self.table, self.cached),
-            cached=self.cached,
+            table=table,
+            cached=cached,
             logits=self.logits,
             pending_phase=self.pending_phase,
-            path=self.path,
+            path=_branch(self.path, self.forks),
+            seen=self.seen,
         )
+
+    def branch(self) -> Sequence:
+        """A fork to be thrown away: on the same path, charged to the same account."""
+        fork = self.fork()
+        self.forks -= 1
+        fork.path, fork.account = self.path, self.account
+        return fork
+
+    def preempt(self) -> None:
+        """Give the pages back, to be found or computed again when the sequence goes on."""
+        self.pool.release(self.table, self.ids[: self.cached])
+        self.table, self.cached = [], 0
+
+    def readopt(self) -> None:
+        """After a pre-emption: take what is still there."""
+        self.table, self.cached = self.pool.match(self.ids[: self.seen])
 
     def release(self, *, sound: bool = True) -> None:
         """Give the pages back; idempotent. Sequences that begin alike find them, if they are sound."""
@@ -64,3 +101,8 @@ class Sequence:
             self.pool.release(self.table, self.ids[: self.cached] if sound else ())
             self.table = []
             self.logits = None
+
+
+def _branch(path: int, number: int) -> int:
+    """The name, of 64 bits, of the n-th branch of a path."""
+    return int.from_bytes(blake2b(f"{path} {number}".encode(), digest_size=8).digest(), "big")

@@ -1,66 +1,62 @@
-"""One forward of one sequence as the attention sees it: where keys go, which are read, what is masked.
+"""One forward over one or several sequences as the attention sees it: where keys go, what is read and masked.
 
 Passed as a value through transformers' modelling code. Knows pages, not models.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import torch
 
 from engine.runtime.pages import PAGE, PagePool
 
+SHARED_PAGES = 2
+"""Pages that several rows must have in common for attention to read them once for all: fewer do not pay."""
 
-class Step:
-    """`length` tokens on top of `start` cached ones, over the pages in `table`.
 
-    What does not depend on the layer is computed once: in a pool whose pages happen to lie in a row, reads
-    and writes are views; else slots are gathered page by page.
-    """
+class Interrupted(Exception):
+    """The forward was given up between two layers; no sequence has changed."""
 
-    def __init__(self, pool: PagePool, table: list[int], start: int, length: int) -> None:
+
+class Segment:
+    """`length` tokens of one sequence on top of `start` cached ones, over the pages in `table`."""
+
+    def __init__(self, pool: PagePool, table: Sequence[int], start: int, length: int) -> None:
         self.pool = pool
         self.start = start
         self.length = length
         self.total = start + length
-        first = table[0]
-        used = -(-self.total // PAGE)
-        self._table = table[:used]
+        self.table = list(table[: -(-self.total // PAGE)])
+        first = self.table[0]
         # Position p lies in slot base + p where the pages lie in a row.
-        self._base = first * PAGE if self._table == list(range(first, first + used)) else None
-        self._slots: torch.Tensor | None = None
+        in_a_row = self.table == list(range(first, first + len(self.table)))
+        self.base = first * PAGE if in_a_row else None
         self._gathers: dict[int, torch.Tensor] = {}
         self._masks: dict[int | None, torch.Tensor] = {}
 
-    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Put the new tokens' keys and values, [kv_heads, length, head_dim], into their slots."""
-        pool = self.pool
-        if self._base is not None:
-            slot = self._base + self.start
-            pool.keys[layer].narrow(1, slot, self.length).copy_(keys)
-            pool.values[layer].narrow(1, slot, self.length).copy_(values)
-            return
-        if self._slots is None:
-            positions = range(self.start, self.total)
-            slots = [self._table[position // PAGE] * PAGE + position % PAGE for position in positions]
-            self._slots = torch.tensor(slots, device=keys.device)
-        pool.keys[layer].index_copy_(1, self._slots, keys)
-        pool.values[layer].index_copy_(1, self._slots, values)
+    def slots(self) -> list[int]:
+        """Where the new tokens' keys and values go."""
+        if self.base is not None:
+            return list(range(self.base + self.start, self.base + self.total))
+        return [self.table[at // PAGE] * PAGE + at % PAGE for at in range(self.start, self.total)]
 
-    def first_key(self, window: int | None) -> int:
-        """The earliest position that the new tokens attend to; a window counts the token itself."""
-        return 0 if window is None else max(0, self.start - window + 1)
+    def first_key(self, window: int | None, position: int | None = None) -> int:
+        """The earliest position that a token (the first new one) attends to; a window counts the token."""
+        position = self.start if position is None else position
+        return 0 if window is None else max(0, position - window + 1)
 
-    def read(self, layer: int, window: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values from `first_key(window)` to the last new token, [1, kv_heads, keys, head_dim]."""
-        first = self.first_key(window)
+    def read(self, layer: int, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values from position `first` to the last new token, [1, kv_heads, keys, head_dim]."""
         keys, values = self.pool.keys[layer], self.pool.values[layer]
-        if self._base is not None:
-            slot, count = self._base + first, self.total - first
-            return keys.narrow(1, slot, count)[None], values.narrow(1, slot, count)[None]
         page = first // PAGE
+        if self.base is not None:
+            slot, count = self.base + first, self.total - first
+            return keys.narrow(1, slot, count)[None], values.narrow(1, slot, count)[None]
         pages = self._gathers.get(page)
         if pages is None:
-            pages = self._gathers[page] = torch.tensor(self._table[page:], device=keys.device)
+            pages = self._gathers[page] = torch.tensor(self.table[page:], device=keys.device)
         seen = slice(first - page * PAGE, self.total - page * PAGE)
         return _gather(keys, pages)[None, :, seen], _gather(values, pages)[None, :, seen]
 
@@ -82,6 +78,117 @@ class Step:
             mask = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
             self._masks[window] = mask.masked_fill_(hidden, float("-inf"))
         return mask
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Segments of one token each whose sequences begin with the same pages, which lie in a row from slot `base`.
+
+    `rows` are the tokens' indices in the step; `tails` are what each sequence has after these pages.
+    """
+
+    rows: list[int]
+    base: int
+    keys: int
+    tails: list[Segment]
+
+
+class Step:
+    """Segments packed into one row of `length` tokens.
+
+    With `exact`, each token attends by itself, so that its bits do not depend on what is computed with it.
+    """
+
+    def __init__(
+        self,
+        pool: PagePool,
+        segments: Sequence[Segment],
+        exact: bool = False,
+        interrupted: Callable[[], bool] | None = None,
+    ) -> None:
+        self.pool = pool
+        self.segments = segments
+        self.length = sum(segment.length for segment in segments)
+        self.exact = exact
+        self._interrupted = interrupted
+        self._slots: torch.Tensor | None = None
+        self._positions: torch.Tensor | None = None
+        self._shared: tuple[list[Shared], list[int]] | None = None
+
+    def begins(self) -> list[int]:
+        """The index of each segment's first token, and the number of all tokens."""
+        begins = [0]
+        for segment in self.segments:
+            begins.append(begins[-1] + segment.length)
+        return begins
+
+    def positions(self, device: torch.device) -> torch.Tensor:
+        """The tokens' positions, [length]."""
+        if self._positions is None:
+            self._positions = torch.cat(
+                [torch.arange(segment.start, segment.total) for segment in self.segments]
+            ).to(device)
+        return self._positions
+
+    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Put the new tokens' keys and values, [kv_heads, length, head_dim], into their slots.
+
+        Raises Interrupted where the forward is not wanted any more.
+        """
+        if self._interrupted is not None and self._interrupted():
+            raise Interrupted
+        pool, alone = self.pool, self.segments[0]
+        if len(self.segments) == 1 and alone.base is not None:
+            slot = alone.base + alone.start
+            pool.keys[layer].narrow(1, slot, self.length).copy_(keys)
+            pool.values[layer].narrow(1, slot, self.length).copy_(values)
+            return
+        if self._slots is None:
+            slots = [slot for segment in self.segments for slot in segment.slots()]
+            self._slots = torch.tensor(slots, device=keys.device)
+        pool.keys[layer].index_copy_(1, self._slots, keys)
+        pool.values[layer].index_copy_(1, self._slots, values)
+
+    def shared(self) -> tuple[list[Shared], list[int]]:
+        """Groups of rows that share leading pages, and the indices of the segments in no group."""
+        if self._shared is None:
+            self._shared = self._grouped()
+        return self._shared
+
+    def _grouped(self) -> tuple[list[Shared], list[int]]:
+        begins = self.begins()
+        by_first: dict[int, list[int]] = {}
+        rest = []
+        for index, segment in enumerate(self.segments):
+            if segment.length == 1 and not self.exact:
+                by_first.setdefault(segment.table[0], []).append(index)
+            else:
+                rest.append(index)
+        groups = []
+        for rows in by_first.values():
+            tables = [self.segments[row].table for row in rows]
+            pages = _run_in_common(tables)
+            scattered = len(rows) == 1 and self.segments[rows[0]].base is None
+            # a tail is never empty: the page of the token itself is its sequence's own
+            pages = min(pages, *(len(table) - 1 for table in tables))
+            if pages < SHARED_PAGES or not (len(rows) > 1 or scattered):
+                rest += rows
+                continue
+            tails = []
+            for row, table in zip(rows, tables, strict=True):
+                whole = self.segments[row]
+                tails.append(Segment(self.pool, table[pages:], whole.start - pages * PAGE, 1))
+            tokens = [begins[row] for row in rows]
+            groups.append(Shared(tokens, tables[0][0] * PAGE, pages * PAGE, tails))
+        return groups, rest
+
+
+def _run_in_common(tables: Sequence[Sequence[int]]) -> int:
+    """How many pages all tables begin with that also lie in a row."""
+    first, count = tables[0][0], 0
+    while all(count < len(table) and table[count] == first + count for table in tables):
+        count += 1
+    return count
 
 
 def _gather(pool: torch.Tensor, pages: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ from engine.runtime.create import create
 from engine.runtime.local import LocalBackend
 from engine.runtime.pages import PAGE, PagePool
 from engine.runtime.sequence import Sequence
-from engine.runtime.step import Step
+from engine.runtime.step import Segment, Step
 from profiles.detect import Settings, detect
 from profiles.shape import supported_families
 
@@ -205,47 +205,53 @@ def test_every_family_whose_costs_are_known_gives_the_same_logits_or_is_refused(
 
 def drop_a_page(monkeypatch: pytest.MonkeyPatch, backend: LocalBackend) -> None:
     """Read the first page in place of the third."""
-    read = Step.read
+    read = Segment.read
 
-    def wrong(step: Step, layer: int, window: int | None) -> Any:
-        table = step._table
+    def wrong(segment: Segment, layer: int, first: int) -> Any:
+        table, base = segment.table, segment.base
         if len(table) > 2:
-            step._table, step._base = [*table[:2], table[0], *table[3:]], None
+            segment.table, segment.base = [*table[:2], table[0], *table[3:]], None
         try:
-            return read(step, layer, window)
+            return read(segment, layer, first)
         finally:
-            step._table = table
+            segment.table, segment.base = table, base
 
-    monkeypatch.setattr(Step, "read", wrong)
+    monkeypatch.setattr(Segment, "read", wrong)
 
 
 def shift_positions(monkeypatch: pytest.MonkeyPatch, backend: LocalBackend) -> None:
     """Decode each token as if it stood one place further on."""
-    forward = backend.runner._forward
-    for name in ("_positions", "_cos", "_sin"):  # of the stock forward; of the fused one
+    forward, positions = backend.runner._forward, Step.positions
+
+    def shifted(step: Step, device: torch.device) -> torch.Tensor:
+        return positions(step, device) + int(step.length == 1)
+
+    monkeypatch.setattr(Step, "positions", shifted)
+    for name in ("_cos", "_sin"):  # of the fused one
         if hasattr(forward, name):
             table = getattr(forward, name)
-            at = table.shape.index(max(table.shape))
-            prompt, rest = table.split([len(PROMPT), table.shape[at] - len(PROMPT)], at)
-            monkeypatch.setattr(forward, name, torch.cat([prompt, rest.roll(-1, at)], at))
+            prompt, rest = table.split([len(PROMPT), len(table) - len(PROMPT)])
+            monkeypatch.setattr(forward, name, torch.cat([prompt, rest.roll(-1, 0)]))
 
 
 def zero_attention(monkeypatch: pytest.MonkeyPatch, backend: LocalBackend) -> None:
     """Let attention add nothing."""
-    read = Step.read
+    read = Segment.read
 
-    def nothing(step: Step, layer: int, window: int | None) -> Any:
-        keys, values = read(step, layer, window)
+    def nothing(segment: Segment, layer: int, first: int) -> Any:
+        keys, values = read(segment, layer, first)
         return keys, torch.zeros_like(values)
 
-    monkeypatch.setattr(Step, "read", nothing)
+    monkeypatch.setattr(Segment, "read", nothing)
 
 
 def forget_the_window(monkeypatch: pytest.MonkeyPatch, backend: LocalBackend) -> None:
     """Let windowed layers see everything."""
-    read, mask = Step.read, Step.mask
-    monkeypatch.setattr(Step, "read", lambda step, layer, _: read(step, layer, None))
-    monkeypatch.setattr(Step, "mask", lambda step, _, like: mask(step, None, like))
+    first, mask = Segment.first_key, Segment.mask
+    monkeypatch.setattr(
+        Segment, "first_key", lambda segment, _, position=None: first(segment, None, position)
+    )
+    monkeypatch.setattr(Segment, "mask", lambda segment, _, like: mask(segment, None, like))
 
 
 @pytest.mark.parametrize("mutate", [drop_a_page, shift_positions, zero_attention])

@@ -1,0 +1,70 @@
+"""Matrix products with weights, plain or packed for the processor. Knows no models.
+
+Packed weights lie in oneDNN's blocked layout. Two to sixteen rows then cost little more than one, and each
+row's result has the same bits whatever rows are computed beside it: batching and verifying drafts pay, and
+need change no token.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch.nn import functional
+
+_ROWS = 8
+"""Rows for which the layout is chosen: good from one row to many."""
+
+
+class Linear(Protocol):
+    """x W^T + b over the last dimension of x, [rows, in] to [rows, out]; `weight` as the product wants it."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
+
+    def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """The product plus a residual, [rows, out]."""
+        ...
+
+
+class Plain:
+    """The weight as the checkpoint has it, [out, in]."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        self.weight, self.bias = weight, bias
+        self._transposed = weight.t()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+    def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return torch.addmm(residual, x, self._transposed)
+
+
+class Packed:
+    """The weight in blocks; the plain one is not kept."""
+
+    def __init__(self, plain: Linear) -> None:
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(plain.weight.contiguous(), _ROWS)
+        self.bias = plain.bias
+        self._product = torch.ops.mkldnn._linear_pointwise
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self._product(x, self.weight, self.bias, "none", [], "")
+        return out
+
+    def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return self(x).add_(residual)
+
+
+def can_pack(dtype: torch.dtype, device: str) -> bool:
+    """Whether this build of torch packs weights of this kind."""
+    return (
+        device == "cpu"
+        and dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
