@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
-from engine.protocol import AnswerRequest, Event, ModelSpec
+from engine.protocol import AnswerRequest, Event, Loading, ModelSpec, Queued
 from engine.protocol.wire import EngineFrame, EventFrame, encode
 from engine.thinking.run import Steering
 
@@ -15,6 +19,24 @@ MAX_UNSENT = 16 * 1024 * 1024
 """Bytes that may wait for a client that does not read; beyond, it is let go."""
 
 log = logging.getLogger("mull.engine")
+
+
+class ModelKey(NamedTuple):
+    """A model as it lies on disk: what tells whether the loaded one is the one that is wanted."""
+
+    spec: ModelSpec
+    files: tuple[tuple[str, int, int], ...]
+    """Name, size and time of change (ns) of each file of its folder that is read."""
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> ModelKey:
+        found = []
+        with contextlib.suppress(OSError, ValueError):
+            for path in sorted(Path(spec.model).glob("*")):
+                if path.suffix in (".json", ".safetensors", ".jinja"):
+                    state = path.stat()
+                    found.append((path.name, state.st_size, state.st_mtime_ns))
+        return cls(spec, tuple(found))
 
 
 @dataclass(eq=False)
@@ -38,10 +60,28 @@ class Job:
 
     id: str
     client: Client
-    spec: ModelSpec
+    model: ModelKey
     request: AnswerRequest | None = None
     steering: Steering = field(default_factory=Steering)
     accepted_ns: int = field(default_factory=time.monotonic_ns)
+    _ahead: int | None = None
+    """What it was told last of those that run first."""
+
+    @property
+    def group(self) -> Hashable:
+        """Jobs for one model run together."""
+        return self.model
+
+    @property
+    def brief(self) -> bool:
+        """Where the model is there already, to load it is to say so."""
+        return self.request is None
 
     def tell(self, event: Event) -> None:
         self.client.send(EventFrame(self.id, event))
+
+    def tell_place(self, ahead: int) -> None:
+        """Say that so many answers have to end before this job begins, unless it knows."""
+        if ahead != self._ahead:
+            self._ahead = ahead
+            self.tell(Queued(ahead=ahead) if ahead else Loading(stage="waiting for the model"))

@@ -10,6 +10,7 @@ import msgspec
 import torch
 
 from engine.load.checkpoint import inspect
+from engine.load.errors import BadSpec
 from engine.load.locate import locate
 from engine.protocol import ModelSpec
 from engine.runtime.create import create
@@ -17,14 +18,6 @@ from engine.runtime.local import LocalBackend
 from engine.thinking.formats import UnresolvedMarkers, resolve
 from profiles.catalogue import UnknownProfile
 from profiles.detect import Detection, detect
-
-
-class BadSpec(Exception):
-    """The request names hardware that there is not; one line, with the next step in `hint`."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 def open_backend(

@@ -1,4 +1,4 @@
-"""The resident engine's process (`python -m engine.worker`): owns the model, answers one request at a time.
+"""The resident engine's process (`python -m engine.worker`): owns the model, and answers whoever connects.
 
 It binds its socket before it imports torch, so that a client can attach and hear how loading goes.
 """
@@ -14,25 +14,15 @@ import signal
 import stat
 import sys
 import time
-from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import psutil
 
 from engine.build import build_id
-from engine.jobs import Client, Job
-from engine.meter.receipt import Clock
-from engine.protocol import (
-    Cancel,
-    EngineStatus,
-    Failed,
-    Finished,
-    Loaded,
-    Loading,
-    ModelSpec,
-    Queued,
-)
+from engine.desk import Desk
+from engine.jobs import Client, Job, ModelKey
+from engine.loaded import LoadedModel
+from engine.protocol import Cancel, Control, EngineStatus, Failed, Loading
 from engine.protocol.wire import (
     Ask,
     ClientFrame,
@@ -46,34 +36,28 @@ from engine.protocol.wire import (
     Welcome,
     read_client_frame,
 )
-from engine.thinking.run import UsageError, answer
-
-if TYPE_CHECKING:
-    from engine.runtime.local import LocalBackend
+from engine.work import failure, work
 
 KEEP_ALIVE_S = 600.0
-Stamp = tuple[tuple[str, int, int], ...]
+LEAVING_S = 2.0
+"""How long those whose answers are stopped may take to hear of it."""
 
 log = logging.getLogger("mull.engine")
 
 
 class Worker:
-    """Accepts clients, queues their jobs and runs them in order, on one model at a time."""
+    """Accepts clients and their jobs, and has the desk say which of them run."""
 
     def __init__(self, socket: Path, log_file: Path, profiles: Path | None) -> None:
         self._socket = socket
-        self._profiles = profiles
         self._log_file = log_file
         self._keep_alive_s = KEEP_ALIVE_S
         self._clients: set[Client] = set()
-        self._queue: deque[Job] = deque()
-        self._running: Job | None = None
-        self._wake = asyncio.Event()
+        self._desk: Desk[Job] = Desk()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._model = LoadedModel(profiles)
         self._stopping = asyncio.Event()
         self._stop_when_idle = False
-        self._backend: LocalBackend | None = None
-        self._loaded: tuple[ModelSpec, Stamp] | None = None
-        self._load_span_ns = (0, 0)
         self._began = self._last_used = time.monotonic()
 
     async def serve(self) -> None:
@@ -87,19 +71,18 @@ class Worker:
         finally:
             os.umask(old)
         identity = _identity(self._socket)
-        # torch takes seconds to import: begin before the first client has said what it wants
-        warm = asyncio.create_task(asyncio.to_thread(_import_runtime))
-        jobs = asyncio.create_task(self._run_jobs(warm))
+        self._model.warm()
         idle = asyncio.create_task(self._leave_when_idle())
         log.info("listening, build %s", build_id())
         await self._stopping.wait()
         server.close()
-        for job in [*self._queue, *([self._running] if self._running else [])]:
-            job.steering.control(Cancel())
-        self._queue.clear()
-        self._wake.set()
         idle.cancel()
-        await asyncio.wait([jobs], timeout=2)
+        for job in self._desk.waiting:
+            self._desk.withdraw(job)
+        for job in self._desk.running:
+            job.steering.control(Cancel())
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LEAVING_S)
         if _identity(self._socket) == identity:  # another engine may have taken the place meanwhile
             self._socket.unlink(missing_ok=True)
         for client in list(self._clients):
@@ -127,131 +110,67 @@ class Worker:
         finally:
             self._clients.discard(client)
             self._last_used = time.monotonic()
-            for job in list(self._queue):
+            for job in [*self._desk.waiting, *self._desk.running]:
                 if job.client is client:
-                    self._queue.remove(job)
-            if self._running is not None and self._running.client is client:
-                self._running.steering.control(Cancel())
+                    self._control(job, Cancel())
+            self._advance()
             writer.close()
 
     def _handle(self, client: Client, frame: ClientFrame) -> None:
         match frame:
             case Load(id=job_id, spec=spec):
-                self._enqueue(Job(job_id, client, spec))
+                self._accept(Job(job_id, client, ModelKey.of(spec)))
             case Ask(request=request):
-                self._enqueue(Job(request.id, client, request.spec, request))
+                self._accept(Job(request.id, client, ModelKey.of(request.spec), request))
             case Steer(id=job_id, control=control):
-                for job in [*self._queue, self._running]:
-                    if job is not None and job.id == job_id and job.client is client:
-                        job.steering.control(control)
+                for job in [*self._desk.waiting, *self._desk.running]:
+                    if job.id == job_id and job.client is client:
+                        self._control(job, control)
+                self._advance()
             case Query():
                 client.send(StatusFrame(self._status()))
             case Shutdown(when_idle=when_idle):
                 self._stop_when_idle = True
-                if not when_idle or self._idle:
+                if not when_idle or self._desk.idle:
                     self._stopping.set()
 
-    @property
-    def _idle(self) -> bool:
-        return self._running is None and not self._queue
+    def _accept(self, job: Job) -> None:
+        if not self._stopping.is_set():
+            self._desk.accept(job)
+            self._advance()
 
-    def _enqueue(self, job: Job) -> None:
-        before = [*self._queue, *([self._running] if self._running is not None else [])]
-        if answers := sum(other.request is not None for other in before):
-            job.tell(Queued(ahead=answers))
-        elif before:
-            job.tell(Loading(stage="waiting for the model"))
-        self._queue.append(job)
-        self._wake.set()
+    def _control(self, job: Job, control: Control) -> None:
+        """Steer a job; one that is stopped before it has begun does not begin."""
+        if isinstance(control, Cancel) and self._desk.withdraw(job):
+            job.tell(Failed(code="cancelled", message="stopped before it began"))
+        else:
+            job.steering.control(control)
 
-    async def _run_jobs(self, warm: asyncio.Task[None]) -> None:
-        while not self._stopping.is_set():
-            if not self._queue:
-                if self._stop_when_idle:
-                    self._stopping.set()
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            self._running = job = self._queue.popleft()
-            try:
-                await self._run(job, warm)
-            except Exception as error:  # the engine outlives any answer
-                log.exception("job %s failed", job.id)
-                cause = f"{type(error).__name__}: {error}".splitlines()[0]
-                job.tell(
-                    Failed(code="engine", message=f"the engine failed: {cause}", hint=f"see {self._log_file}")
-                )
-            finally:
-                self._running = None
-                self._last_used = time.monotonic()
+    def _advance(self) -> None:
+        """Begin what may begin, and tell the others what they wait for."""
+        while (job := self._desk.take()) is not None:
+            task = asyncio.create_task(self._attend(job))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        for waiting, ahead in self._desk.places():
+            waiting.tell_place(ahead)
+        if self._stop_when_idle and self._desk.idle:
+            self._stopping.set()
 
-    async def _run(self, job: Job, warm: asyncio.Task[None]) -> None:
-        from engine.load.errors import ModelError
-        from engine.runtime.sampler import NotFinite
-
-        began_ns = time.monotonic_ns()
-        if not warm.done():
-            job.tell(Loading(stage="importing torch"))
-        await warm
-        loaded = self._backend
-        backend = await self._ready(job)
-        if isinstance(backend, Failed):
-            job.tell(backend)
-            return
-        if backend is not loaded:
-            self._load_span_ns = (began_ns, time.monotonic_ns())
-        load_s = self._loading_seconds(job)
-        if job.request is None or backend is not loaded:
-            job.tell(Loaded(model=backend.info, seconds=load_s))
-        if job.request is not None:
-            try:
-                clock = Clock(job.accepted_ns, time.monotonic_ns(), load_s)
-                done = await answer(job.request, backend, job.tell, job.steering, clock)
-                job.tell(Finished(answer=done))
-            except UsageError as error:
-                job.tell(Failed(code=error.code, message=str(error), hint=error.hint))
-            except NotFinite as error:
-                job.tell(Failed(code="model", message=str(error), hint="download the model again"))
-            except ModelError as error:
-                job.tell(Failed(code="model", message=error.message, hint=error.hint))
-
-    def _loading_seconds(self, job: Job) -> float:
-        """Seconds since the job was accepted that went into loading, for it or for the one before it."""
-        began, ended = self._load_span_ns
-        return max(0, ended - max(began, job.accepted_ns)) / 1e9
-
-    async def _ready(self, job: Job) -> LocalBackend | Failed:
-        """The backend for the job's model, loaded where it was not there, or why not."""
-        from engine.load.errors import DoesNotFit, ModelError
-        from engine.setup import BadSpec, check, open_backend
-
-        wanted = (job.spec, _stamp(job.spec))
-        if self._backend is not None and self._loaded == wanted:
-            return self._backend
-        loop = asyncio.get_running_loop()
-
-        def progressed(stage: str, done: int | None = None, total: int | None = None) -> None:
-            loop.call_soon_threadsafe(job.tell, Loading(stage=stage, done=done, total=total))
-
+    async def _attend(self, job: Job) -> None:
         try:
-            if self._backend is not None:  # what cannot be loaded is no reason to let go of what is there
-                await asyncio.to_thread(check, job.spec, self._profiles)
-            self._unload()
-            backend = await asyncio.to_thread(open_backend, job.spec, self._profiles, progressed)
-        except ModelError as error:
-            code: Literal["fit", "model"] = "fit" if isinstance(error, DoesNotFit) else "model"
-            return Failed(code=code, message=error.message, hint=error.hint)
-        except BadSpec as error:
-            return Failed(code="usage", message=str(error), hint=error.hint)
-        self._backend, self._loaded = backend, wanted
-        log.info("loaded %s", backend.info.name)
-        return backend
+            await work(job, self._model, self._tell_loading)
+        except Exception as error:  # the engine outlives any answer
+            job.tell(failure(error, self._log_file))
+        finally:
+            self._last_used = time.monotonic()
+            self._desk.finish(job)
+            self._advance()
 
-    def _unload(self) -> None:
-        if self._backend is not None:
-            self._backend.close()
-        self._backend = self._loaded = None
+    def _tell_loading(self, event: Loading) -> None:
+        """All that run wait for the model when one is loaded."""
+        for job in self._desk.running:
+            job.tell(event)
 
     async def _leave_when_idle(self) -> None:
         while not self._stopping.is_set():
@@ -261,45 +180,28 @@ class Worker:
                 self._stopping.set()
 
     def _unloads_in(self) -> float | None:
-        if not self._idle or (self._keep_alive_s == 0 and self._clients):
+        if not self._desk.idle or (self._keep_alive_s == 0 and self._clients):
             return None
         if self._keep_alive_s == 0 and time.monotonic() - self._began < 2:
             return 2.0  # its first client is about to attach
         return max(0.0, self._last_used + self._keep_alive_s - time.monotonic())
 
     def _status(self) -> EngineStatus:
+        backend = self._model.backend
         return EngineStatus(
             pid=os.getpid(),
             build=build_id(),
-            model=self._backend.info if self._backend is not None else None,
-            answering=int(self._running is not None),
-            queued=len(self._queue),
+            model=backend.info if backend is not None else None,
+            answering=sum(not job.brief for job in self._desk.running),
+            queued=sum(not job.brief for job in self._desk.waiting),
             clients=len(self._clients),
             memory_bytes=psutil.Process().memory_info().rss,
-            kv_idle_bytes=self._backend.memory().kv_idle if self._backend is not None else 0,
+            kv_idle_bytes=backend.memory().kv_idle if backend is not None else 0,
             uptime_s=time.monotonic() - self._began,
             keep_alive_s=self._keep_alive_s,
             unloads_in_s=self._unloads_in(),
             log=str(self._log_file),
         )
-
-
-def _stamp(spec: ModelSpec) -> Stamp:
-    """What tells that the files of a model's folder are still those that were loaded."""
-    found = []
-    with contextlib.suppress(OSError, ValueError):
-        for path in sorted(Path(spec.model).glob("*")):
-            if path.suffix in (".json", ".safetensors", ".jinja"):
-                state = path.stat()
-                found.append((path.name, state.st_size, state.st_mtime_ns))
-    return tuple(found)
-
-
-def _import_runtime() -> None:
-    os.environ.setdefault(
-        "CUDA_DEVICE_ORDER", "PCI_BUS_ID"
-    )  # the driver's own numbering, as detection has it
-    import engine.setup  # noqa: F401
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -14,3 +14,11 @@ class ModelError(Exception):
 
 class DoesNotFit(ModelError):
     """A model that needs more memory than there is."""
+
+
+class BadSpec(Exception):
+    """The request names hardware that there is not; one line, with the next step in `hint`."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint

@@ -210,10 +210,10 @@ class Failed(Struct, frozen=True, kw_only=True, tag="failed"):
 
     code: "usage" (the request contradicts itself), "model" (cannot be loaded), "fit" (does not fit),
     "overflow" (the conversation does not fit, but would with another `overflow` than "stop"),
-    "engine" (the engine failed or went away).
+    "engine" (the engine failed or went away), "cancelled" (stopped before it began).
     """
 
-    code: Literal["usage", "model", "fit", "overflow", "engine"]
+    code: Literal["usage", "model", "fit", "overflow", "engine", "cancelled"]
     message: str
     hint: str = ""
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -155,26 +155,75 @@ async def test_the_socket_is_the_users_alone(engine: ResidentEngine, places: Pla
     assert stat.S_IMODE(places.socket.stat().st_mode) == 0o600
 
 
-async def test_a_second_client_waits_its_turn_on_the_same_model(
+async def begun(engine: ResidentEngine, asked: AnswerRequest) -> AsyncGenerator[Event, None]:
+    """The answer's stream, from after its first text on."""
+    stream = engine.answer(asked)
+    async for event in stream:
+        if isinstance(event, Delta):
+            return stream
+    pytest.fail("it said nothing")
+
+
+async def status_of(engine: ResidentEngine, condition: Callable[[EngineStatus], bool]) -> EngineStatus:
+    """The engine's status when it first meets the condition."""
+    for _ in range(1000):
+        status = await engine.status()
+        if status is not None and condition(status):
+            return status
+        await asyncio.sleep(0.01)
+    pytest.fail("the engine does not come to it")
+
+
+async def test_another_model_waits_for_the_answers_under_way_and_is_not_overtaken(
     engine: ResidentEngine, places: Places
 ) -> None:
     other = resident(places)
-    first = engine.answer(request("a", "off", sampling=LONG, max_tokens=3000))
-    async for event in first:
-        if isinstance(event, Delta):
-            break
-    waiting = asyncio.create_task(events_of(other, request("b")))
-    for _ in range(500):
-        if (status := await engine.status()) is not None and status.queued:
-            break
-        await asyncio.sleep(0.01)
+    order: list[str] = []
+
+    async def follow(client: ResidentEngine, asked: AnswerRequest) -> list[Event]:
+        heard = []
+        async for event in client.answer(asked):
+            heard.append(event)
+            if isinstance(event, Started):
+                order.append(asked.id)
+        return heard
+
+    first = await begun(engine, request("a", "off", sampling=LONG, max_tokens=3000))
+    second = asyncio.create_task(follow(other, request("b", spec=ModelSpec(context=128))))
+    await status_of(engine, lambda status: status.queued == 1)
+    third = asyncio.create_task(follow(other, request("c")))
+    status = await status_of(engine, lambda status: status.queued == 2)
+    assert status.answering == 1 and status.model is not None and status.model.context > 128
     await engine.control("a", Cancel())
-    rest = [event async for event in first]
-    assert isinstance(rest[-1], Finished) and rest[-1].answer.finish == "cancelled"
-    heard = await waiting
-    assert isinstance(heard[0], Queued) and heard[0].ahead == 1
-    assert isinstance(heard[-1], Finished) and Loaded not in map(type, heard)
+    assert finished([event async for event in first]).finish == "cancelled"
+    waited, late = await second, await third
+    assert isinstance(waited[0], Queued) and waited[0].ahead == 1
+    assert [event.ahead for event in late if isinstance(event, Queued)] == [2, 1]
+    assert order == ["b", "c"]
+    assert all(Loaded in map(type, heard) for heard in (waited, late))
+    assert isinstance(waited[-1], Finished) and isinstance(late[-1], Finished)
+    queue, load = (getattr(finished(waited).receipt.time, name).value for name in ("queue", "load"))
+    assert queue > 0 and load > 0
     await other.close()
+
+
+async def test_what_is_stopped_while_it_waits_does_not_begin(engine: ResidentEngine, places: Places) -> None:
+    other = resident(places)
+    first = await begun(engine, request("a", "off", sampling=LONG, max_tokens=3000))
+    waiting = asyncio.create_task(events_of(other, request("b", spec=ModelSpec(context=128))))
+    await status_of(engine, lambda status: status.queued == 1)
+    await other.control("b", Cancel())
+    heard = await waiting
+    assert [type(event) for event in heard] == [Queued, Failed]
+    assert isinstance(heard[-1], Failed) and heard[-1].code == "cancelled"
+    gone = asyncio.create_task(events_of(other, request("c", spec=ModelSpec(context=128))))
+    await status_of(engine, lambda status: status.queued == 1)
+    await other.close()  # a client that goes takes what it waits for with it
+    await status_of(engine, lambda status: not status.queued)
+    await gone
+    assert isinstance(await anext(first), Delta | Metered)
+    await first.aclose()
+    assert Loaded not in map(type, await events_of(engine, request("d"))), "no other model was loaded"
 
 
 async def test_leaving_the_stream_stops_the_answer(engine: ResidentEngine) -> None:

@@ -1,0 +1,50 @@
+"""Does one job of the resident engine on its model, and says how it failed. Knows no sockets and no queue."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.jobs import Job
+from engine.load.errors import BadSpec, DoesNotFit, ModelError
+from engine.loaded import LoadedModel
+from engine.meter.receipt import Clock
+from engine.protocol import Failed, Finished, Loaded, Loading
+from engine.thinking.run import UsageError, answer
+
+log = logging.getLogger("mull.engine")
+
+
+async def work(job: Job, model: LoadedModel, tell_loading: Callable[[Loading], None]) -> None:
+    """Have the model ready, and answer where there is something to answer."""
+    backend, waited = await model.ready(job.model, tell_loading)
+    from engine.runtime.sampler import NotFinite  # the runtime is there by now
+
+    load_s = model.seconds_since(job.accepted_ns)
+    if waited or job.request is None:
+        job.tell(Loaded(model=backend.info, seconds=load_s))
+    if job.request is not None:
+        clock = Clock(job.accepted_ns, time.monotonic_ns(), load_s)
+        try:
+            done = await answer(job.request, backend, job.tell, job.steering, clock)
+        except NotFinite as error:
+            raise ModelError(str(error), "download the model again") from error
+        job.tell(Finished(answer=done))
+
+
+def failure(error: Exception, log_file: Path) -> Failed:
+    """What a client is told of an error: one line with the cause, and the next step."""
+    match error:
+        case UsageError():
+            return Failed(code=error.code, message=str(error), hint=error.hint)
+        case BadSpec():
+            return Failed(code="usage", message=str(error), hint=error.hint)
+        case DoesNotFit():
+            return Failed(code="fit", message=error.message, hint=error.hint)
+        case ModelError():
+            return Failed(code="model", message=error.message, hint=error.hint)
+    log.error("a job failed", exc_info=error)
+    cause = f"{type(error).__name__}: {error}".splitlines()[0]
+    return Failed(code="engine", message=f"the engine failed: {cause}", hint=f"see {log_file}")
