@@ -31,6 +31,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     device: str | None = None
     threads: int | None = None
     context: int | None = None
+    deterministic: bool = False
     think: Think = "max"
     method: str | None = None
     temperature: float | None = None
@@ -55,6 +56,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             profile=self.profile,
             context=self.context,
             threads=self.threads,
+            deterministic=self.deterministic,
         )
 
     def sampling(self) -> Sampling:
@@ -211,6 +213,7 @@ _KINDS: dict[str, _Kind] = {
     "device": _Kind("cpu, cuda or cuda:N", _text),
     "threads": _COUNT,
     "context": _COUNT,
+    "deterministic": _Kind("true or false", _truth),
     "think": _Kind("off, max or a number of tokens", think),
     "method": _NAME,
     "temperature": _Kind("a number from 0 up", _number(0, 1e6)),

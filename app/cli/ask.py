@@ -51,6 +51,12 @@ Examples:
 @click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
 @click.option("--threads", type=int, metavar="N", help="CPU threads of the engine.")
 @click.option("--context", type=int, metavar="N", help="Tokens of context to load the model with.")
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    default=None,
+    help="The same bits, cached or not, alone or beside others; slower.",
+)
 @click.option("--think", metavar="off|max|N", help="How many tokens the answer may think.")
 @click.option("--method", metavar="NAME", help="direct (no thinking) or cot (think, then answer).")
 @click.option("--system", metavar="TEXT", help="A system message.")

@@ -119,23 +119,17 @@ class FusedDecoder:
             down=Plain(mlp.down_proj.weight),
         )
 
-    def pack(self) -> int:
-        """Pack all matrices, layer by layer, and let go of the model's own; its forward is then gone.
-
-        Returns the bytes that are held twice from now on: those of an embedding that is also the head.
-        """
+    def pack(self) -> None:
+        """Pack all matrices, layer by layer, and let go of the model's own; its forward is then gone."""
         for index, layer in enumerate(self._model.base_model.layers):
             self._layers[index] = self._layers[index].packed()
             for module in layer.modules():
                 if isinstance(module, nn.Linear):
                     module.weight = nn.Parameter(module.weight.new_empty(0), requires_grad=False)
         head = self._model.lm_head
-        tied = head.weight is self._embedding
-        bytes_twice = head.weight.nbytes if tied else 0
-        self._head = Packed(Plain(head.weight))
-        if not tied:
+        self._head = Packed(self._head)
+        if head.weight is not self._embedding:
             head.weight = nn.Parameter(head.weight.new_empty(0), requires_grad=False)
-        return bytes_twice
 
     def __call__(self, ids: Sequence[int], step: Any, logits_of: Sequence[int]) -> torch.Tensor | None:
         """Forward ids at the step's positions; the logits of some of them, [wanted, vocabulary]."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 _ROWS = 8
@@ -57,6 +58,26 @@ class Packed:
 
     def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         return self(x).add_(residual)
+
+
+class PackedModule(nn.Module):
+    """Stands in for an `nn.Linear` of transformers' modelling code."""
+
+    def __init__(self, plain: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = plain.in_features, plain.out_features
+        self._packed = Packed(Plain(plain.weight, plain.bias))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._packed(x)
+
+
+def pack_modules(model: nn.Module) -> None:
+    """Pack every `nn.Linear` of a model, one after another, each in place of the plain one."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.Linear:
+                setattr(parent, name, PackedModule(child))
 
 
 def can_pack(dtype: torch.dtype, device: str) -> bool:

@@ -35,6 +35,8 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     profile: str | None = None
     context: int | None = None
     threads: int | None = None
+    deterministic: bool = False
+    """Each token's bits are the same whatever is computed beside it; slower."""
 
 
 class Sampling(Struct, frozen=True, kw_only=True):

@@ -36,10 +36,12 @@ class _Recording(Segment):
 
 
 @torch.inference_mode()
-def fastest_forward(model: object, stock: StockForward, pool: PagePool, context: int) -> Forward:
+def fastest_forward(
+    model: object, stock: StockForward, pool: PagePool, context: int, packed: bool = False
+) -> Forward:
     """The fused forward where the model is built so and the logits agree, else transformers' own.
 
-    Raises ModelError where a layer does not go through our attention.
+    Raises ModelError where a layer does not go through our attention, or `packed` weights do not agree.
     """
     length = len(_PROMPT)
     table: list[int] = []
@@ -56,14 +58,26 @@ def fastest_forward(model: object, stock: StockForward, pool: PagePool, context:
                 _NOT_PAGED,
             )
         windows = [recording.windows[layer] for layer in range(len(pool.keys))]
+
+        def agrees(forward: Forward) -> bool:
+            found = _two_forwards(forward, Segment(pool, table, 0, length), Segment(pool, table, length, 1))
+            difference = (found - expected).abs().max() / expected.std()
+            return bool(difference < TOLERANCE[model.dtype])  # type: ignore[attr-defined]
+
+        chosen: Forward = stock
         try:
             fused = FusedDecoder(model, windows, context)
-            ours = Segment(pool, table, 0, length), Segment(pool, table, length, 1)
-            found = _two_forwards(fused, *ours)
+            chosen = fused if agrees(fused) else stock
         except (ValueError, AttributeError, RuntimeError):  # built otherwise, in name or in shape
-            return stock
-        difference = (found - expected).abs().max() / expected.std()
-        return fused if difference < TOLERANCE[model.dtype] else stock  # type: ignore[attr-defined]
+            pass
+        if packed:
+            chosen.pack()
+            if not agrees(chosen):
+                raise ModelError(
+                    f"{type(model).__name__} computes other logits with weights packed for this processor",
+                    "report this, with the processor's name",
+                )
+        return chosen
     finally:
         pool.release(table)
 

@@ -15,6 +15,7 @@ from engine.load.errors import DoesNotFit, ModelError
 from engine.load.locate import BUNDLED, locate
 from engine.load.tokenizer import HubTokenizer
 from engine.nn import attention
+from engine.nn.linear import can_pack
 from engine.protocol import ModelInfo, ModelSpec
 from engine.runtime.agreement import fastest_forward
 from engine.runtime.fingerprint import fingerprint
@@ -30,6 +31,8 @@ DEFAULT_CONTEXT = 8192
 """Tokens, where neither the request nor the model says less."""
 SMALL_BYTES = 64 * 2**20
 """Weights below which a second thread costs more than it gives: each operation is over before it wakes."""
+CONTEXTS = 4
+"""Full contexts that the pages hold where memory allows: for samples in parallel and what they leave behind."""
 KV_SHARE = 0.25
 """The part of the free memory that keys and values may take."""
 THINK_STEPS = (256, 1024, 4096)
@@ -71,7 +74,9 @@ def create(
     size = _BYTES[dtype]
     shape = replace(checkpoint.shape, weight_bytes=size, head_bytes=size, kv_bytes=size)
     context = _context(spec, checkpoint, kv_bytes_per_token(shape), system_memory(device).free)
-    pages = -(-context // PAGE)
+    affordable = int(system_memory(device).free * KV_SHARE / kv_bytes_per_token(shape)) // PAGE
+    pages = max(-(-context // PAGE), min(CONTEXTS * -(-context // PAGE), affordable))
+    capability = torch.backends.cpu.get_cpu_capability().lower() if device == "cpu" else "cuda"
     pool = PagePool(
         shape.layers,
         shape.kv_heads,
@@ -79,20 +84,27 @@ def create(
         pages,
         model.dtype,
         device,
-        fingerprint(checkpoint, dtype),
+        fingerprint(checkpoint, dtype, f"{capability} {threads}"),
     )
-    forward = fastest_forward(model, StockForward(model, context), pool, context)
-    parameters = list(model.parameters())
-    capability = torch.backends.cpu.get_cpu_capability().lower() if device == "cpu" else "cuda"
-    path = "stock" if isinstance(forward, StockForward) else "fused"
+    parameters = [(parameter.numel(), parameter.nbytes) for parameter in model.parameters()]
+    packed = can_pack(model.dtype, device) and (not small or spec.deterministic)
+    forward = fastest_forward(model, StockForward(model), pool, context, packed)
+    kernel_class = [
+        capability,
+        dtype,
+        "stock" if isinstance(forward, StockForward) else "fused",
+        *(["packed"] if packed else []),
+        *(["exact"] if spec.deterministic else []),
+        f"{threads}t",
+    ]
     return LocalBackend(
         info=ModelInfo(
             name=spec.model if spec.model in BUNDLED or not Path(spec.model).is_dir() else folder.name,
             path=str(folder),
             revision=folder.name if folder.parent.name == "snapshots" else None,
             architecture=checkpoint.model_class.__name__,
-            parameters=sum(parameter.numel() for parameter in parameters),
-            weight_bytes=sum(parameter.nbytes for parameter in parameters),
+            parameters=sum(elements for elements, _ in parameters),
+            weight_bytes=sum(size for _, size in parameters),
             dtype=dtype,
             device=device,
             profile=profile.id,
@@ -106,8 +118,8 @@ def create(
         profile=profile,
         tokenizer=tokenizer,
         defaults=_defaults(folder),
-        kernel_class=f"{capability}-{dtype}-{path}-{threads}t",
-        runner=Runner(forward, pool),
+        kernel_class="-".join(kernel_class),
+        runner=Runner(forward, pool, exact=spec.deterministic),
     )
 
 

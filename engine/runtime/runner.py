@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from engine.nn.linear import pack_modules
 from engine.runtime import sequence as sequences
 from engine.runtime.pages import PagePool
 from engine.runtime.step import Segment, Step
 
-Forward = Callable[[Sequence[int], Step, Sequence[int]], torch.Tensor | None]
-"""(ids, step, the indices whose logits are wanted) to logits, [wanted, vocabulary], or None for none."""
+
+class Forward(Protocol):
+    """One pass of ids through the model, at the positions and over the pages of a step."""
+
+    def __call__(self, ids: Sequence[int], step: Step, logits_of: Sequence[int]) -> torch.Tensor | None:
+        """The logits of the tokens at these indices, [wanted, vocabulary]; None for none."""
+        ...
+
+    def pack(self) -> None:
+        """Pack the matrices for the processor; see `engine.nn.linear`."""
+        ...
 
 
 class StockForward:
@@ -21,6 +31,10 @@ class StockForward:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+
+    def pack(self) -> None:
+        """Pack the model's linears."""
+        pack_modules(self._model)
 
     def __call__(self, ids: Sequence[int], step: Step, logits_of: Sequence[int]) -> torch.Tensor | None:
         device = self._model.device
