@@ -7,7 +7,6 @@ import difflib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from engine.backend import Backend, Lease, Sampler
 from engine.meter.receipt import Clock, Outcome, build
@@ -20,7 +19,6 @@ from engine.protocol import (
     Candidate,
     Control,
     Event,
-    Message,
     Notice,
     Sampling,
     Started,
@@ -28,29 +26,16 @@ from engine.protocol import (
 from engine.protocol.receipt import Finish
 from engine.thinking import budget as budgets
 from engine.thinking.context import Cancelled, Context
+from engine.thinking.fitting import Fitted, fit
 from engine.thinking.formats import Resolved, UnresolvedMarkers, resolve
+from engine.thinking.hidden import charged, told
 from engine.thinking.methods import METHODS, Method
+from engine.thinking.prompt import Renderer
+from engine.thinking.refusals import UsageError
+
+__all__ = ["Steering", "UsageError", "answer"]
 
 METER_PERIOD_S = 0.1
-RENDER_TIMEOUT_S = 20.0
-LONGEST_TOKEN = 64
-"""Characters per token beyond which no text of that many tokens is expected."""
-
-
-class UsageError(Exception):
-    """The request contradicts itself or the model; one line, with the next step in `hint`."""
-
-    code: Literal["usage", "fit"] = "usage"
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
-class TooLong(UsageError):
-    """The conversation does not fit into the context."""
-
-    code = "fit"
 
 
 @dataclass
@@ -59,10 +44,19 @@ class Steering:
 
     context: Context | None = None
     cancelled: bool = False
+    hidden: Lease | None = None
+    """Of the work before the answer."""
+
+    def lend(self, tokens: int) -> Lease:
+        """A lease for work before the answer, which a cancellation ends too."""
+        self.hidden = Lease(tokens, cancelled=self.cancelled)
+        return self.hidden
 
     def control(self, control: Control) -> None:
         if isinstance(control, Cancel):
             self.cancelled = True
+            if self.hidden is not None:
+                self.hidden.cancelled = True
         if self.context is None:
             return
         budget = self.context.budget
@@ -87,7 +81,7 @@ async def answer(
     """
     method, style = _method(request, backend)
     sampler = _sampler(request.sampling, backend.defaults)
-    context, notices = await _context(request, backend, method, style, sampler, emit, clock)
+    context, fitted, notices = await _context(request, backend, method, style, sampler, emit, steering, clock)
     steering.context = context
     if steering.cancelled:
         steering.control(Cancel())
@@ -99,10 +93,12 @@ async def answer(
         context=backend.info.context,
         thinking_limit=context.budget.limit,
         thinking_room=context.budget.room if context.budget.thinks else 0,
+        turns_left_out=fitted.turns_left_out,
+        summary=fitted.summary,
     )
     emit(started)
-    for note in notices:
-        emit(Notice(code="thinking", text=note))
+    for notice in notices:
+        emit(notice)
     if method.thinks and not context.budget.thinks:
         method = METHODS["direct"]
     meter = asyncio.create_task(_sample_meter(context, emit))
@@ -119,14 +115,14 @@ async def answer(
             await backend.cancel(context.node)
     assert context.node is not None  # only a failed prefill leaves none, and that raised
     outcome = Outcome(
-        account=context.node.account,
+        account=charged(context.node.account, fitted.hidden),
         pending=context.node.pending,
         prompt_tokens=len(context.prompt),
         sampler=sampler,
         memory=memory,
-        notices=tuple(notices),
+        notices=tuple(notice.text for notice in notices),
     )
-    receipt = build(backend, clock, outcome)
+    receipt = told(build(backend, clock, outcome), fitted.turns_left_out, fitted.hidden)
     emit(context.tally.metered(context.budget.limit, receipt.speed.decode_tok_s.value))
     text = context.answer.strip()
     return Answer(
@@ -139,6 +135,7 @@ async def answer(
             Candidate(id=context.candidate, answer=text, tokens=context.tally.answer_tokens, kept=True),
         ),
         receipt=receipt,
+        summary=fitted.summary,
     )
 
 
@@ -197,41 +194,37 @@ async def _context(
     style: Resolved | None,
     sampler: Sampler,
     emit: Callable[[Event], None],
+    steering: Steering,
     clock: Clock,
-) -> tuple[Context, list[str]]:
-    """The method's context, with the prompt rendered, and what the person should know of the budget."""
+) -> tuple[Context, Fitted, list[Notice]]:
+    """The method's context, what of the conversation its prompt holds, and what the person should know."""
     if request.max_tokens is not None and request.max_tokens < 1:
         raise UsageError(
             f"an answer of at most {request.max_tokens} tokens would be empty", "allow at least 1"
         )
     if not any(message.role == "user" and message.content.strip() for message in request.messages[-1:]):
         raise UsageError("the prompt is empty", "type a question")
-    notices: list[str] = []
+    notes: list[str] = []
     if not backend.tokenizer.has_template:
-        notices.append("this model has no chat template: a plain one is used, and answers may be odd")
+        notes.append("this model has no chat template: a plain one is used, and answers may be odd")
     think = request.think if method.thinks else "off"
     if method.thinks and style is None:
-        notices.append("this model has no thinking format that mull knows: it answers directly")
+        notes.append("this model has no thinking format that mull knows: it answers directly")
         think = "off"
-    prompt, opened = await _render(backend, style, request.messages, think != "off")
-    room = backend.info.context - len(prompt)
-    if room < 2:
-        longest = backend.info.longest_context
-        larger = f", or load the model with a larger --context, up to {longest}"
-        raise TooLong(
-            f"the conversation takes {len(prompt):,} tokens and the context has {backend.info.context:,}",
-            "shorten it or start a new one" + (larger if longest > backend.info.context else ""),
-        )
+    renderer = Renderer(backend.tokenizer, style, backend.info.context)
+    fitted = await fit(request, backend, renderer, think != "off", emit, steering.lend)
+    prompt = fitted.prompt
+    room = backend.info.context - len(prompt.ids)
     phrase = 0 if style is None else len(style.forced_end)
-    budget = budgets.plan(think, room, opening=0 if opened else 1, phrase=phrase)
+    budget = budgets.plan(think, room, opening=0 if prompt.opened else 1, phrase=phrase)
     if budget.note:
-        notices.append(budget.note)
+        notes.append(budget.note)
     if think != "off" and not budget.thinks:
-        prompt, opened = await _render(backend, style, request.messages, False)
+        prompt = await renderer.prompt(fitted.messages, think=False)
     tally = Tally(
         backend,
         accepted_ns=clock.accepted_ns,
-        prompt_tokens=len(prompt),
+        prompt_tokens=len(prompt.ids),
         prefill_began_ns=time.monotonic_ns(),
     )
     context = Context(
@@ -239,39 +232,14 @@ async def _context(
         format=style,
         budget=budget,
         sampler=sampler,
-        prompt=prompt,
-        opened=opened,
+        prompt=prompt.ids,
+        opened=prompt.opened,
         answer_lease=Lease(request.max_tokens or room),
         tally=tally,
         emit=emit,
     )
-    return context, notices
-
-
-async def _render(
-    backend: Backend, style: Resolved | None, messages: tuple[Message, ...], think: bool
-) -> tuple[list[int], bool]:
-    """The prompt's ids, made beside the event loop: texts may be long, and a template is foreign code."""
-    characters = sum(len(message.content) for message in messages)
-    if characters > backend.info.context * LONGEST_TOKEN:
-        raise TooLong(
-            f"the conversation has {characters:,} characters, far more than a context of "
-            f"{backend.info.context:,} tokens holds",
-            "shorten it or start a new one",
-        )
-
-    def render() -> tuple[list[int], bool]:
-        if style is None:
-            return backend.tokenizer.render(messages), False
-        return style.prompt(backend.tokenizer, messages, think)
-
-    try:
-        return await asyncio.wait_for(asyncio.to_thread(render), RENDER_TIMEOUT_S)
-    except TimeoutError:
-        raise UsageError(
-            f"the model's chat template did not finish within {RENDER_TIMEOUT_S:.0f} seconds",
-            "use another model; `mull stop` ends this one",
-        ) from None
+    notices = [Notice(code="overflow", text=note) for note in fitted.notices]
+    return context, fitted, notices + [Notice(code="thinking", text=note) for note in notes]
 
 
 async def _sample_meter(context: Context, emit: Callable[[Event], None]) -> None:
