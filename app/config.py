@@ -18,7 +18,7 @@ from msgspec import Struct
 from app import locations
 from app.errors import CommandError, reason
 from app.files import write_atomically
-from engine.protocol import ModelSpec, Sampling, Think
+from engine.protocol import ModelSpec, Overflow, Sampling, Think
 
 ShowThinking = Literal["hidden", "line", "full"]
 
@@ -39,6 +39,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     top_k: int | None = None
     seed: int = 0
     max_tokens: int | None = None
+    overflow: Overflow = "stop"
+    """What happens to a conversation that outgrows the context."""
     keep_alive: float | None = None
     """Seconds that the engine stays without anything to do, 0: it leaves with its last client.
 
@@ -221,6 +223,7 @@ _KINDS: dict[str, _Kind] = {
     "top_k": _NATURAL,
     "seed": _NATURAL,
     "max_tokens": _COUNT,
+    "overflow": _one_of(get_args(Overflow)),
     "keep_alive": _Kind("a duration such as 30s, 10m, 1h or 0", duration),
     "offline": _Kind("true or false", _truth),
     "theme": _NAME,

@@ -6,9 +6,10 @@ Unknown is `n/a`, never 0. The one wording for receipts in the transcript, in ex
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from engine.protocol import Answer, Quantity, Receipt
+from engine.protocol import Answer, Quantity, Receipt, Summary
 
 MARKS = {"measured": "●", "derived": "◐", "apportioned": "◐", "modelled": "○", "unavailable": ""}
 LEGEND = "● measured  ◐ derived or apportioned  ○ modelled  n/a unknown"
@@ -21,6 +22,9 @@ FINISHES = {
     "error": "failed",
 }
 """What the receipt line says of an answer that did not end by itself, or did not think to its end."""
+
+DROPPED, SUMMARIZED = "left out", "summarized"
+"""What became of turns that the context had no room for."""
 
 _LARGE = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 _SMALL = ("", "m", "µ", "n", "p")
@@ -112,6 +116,7 @@ def receipt_line(answer: Answer, place: tuple[int, int] | None = None) -> str:
     tokens = receipt.tokens
     thought = f"think {count(tokens.thinking)} + " if tokens.thinking else ""
     energy = receipt.energy.total
+    left_out = receipt.state.turns_left_out
     parts = [
         f"{place[0]}/{place[1]} ◂▸" if place and place[1] > 1 else "",
         f"{thought}ans {count(tokens.answer)} tok",
@@ -121,9 +126,23 @@ def receipt_line(answer: Answer, place: tuple[int, int] | None = None) -> str:
         _plain(receipt.speed.decode_tok_s),
         quantity(receipt.compute.flops.total),
         f"energy {UNKNOWN}" if energy.value is None else quantity(energy),
+        f"{len(left_out)} turns {SUMMARIZED if answer.summary else DROPPED}" if left_out else "",
         FINISHES[answer.finish],
     ]
     return " · ".join(part for part in parts if part)
+
+
+def turns_left_out(names: Sequence[str], summary: Summary | None) -> str:
+    """What an answer is not told: `left out, for the context is full: t1 to t6`."""
+    how = SUMMARIZED if summary else DROPPED
+    return f"{how}, for the context is full: {span(names)}"
+
+
+def span(names: Sequence[str]) -> str:
+    """Turns that follow one another: `t1`, `t1 and t2`, `t1 to t6`."""
+    if len(names) < 3:
+        return " and ".join(names)
+    return f"{names[0]} to {names[-1]}"
 
 
 def _plain(figure: Quantity) -> str:

@@ -29,6 +29,7 @@ from engine.protocol import (
     Metered,
     Notice,
     Queued,
+    Started,
 )
 
 MAX_STDIN = 16 * 1024 * 1024
@@ -65,6 +66,11 @@ Examples:
 @click.option("--top-k", type=int, metavar="K", help="Sample from the K likeliest tokens.")
 @click.option("--seed", type=int, metavar="N", help="The same seed gives the same answer.")
 @click.option("--max-tokens", type=int, metavar="N", help="Cap the visible answer.")
+@click.option(
+    "--overflow",
+    metavar="stop|drop|summarize",
+    help="When the context is full: no answer, leave out the oldest turns, or summarize them.",
+)
 @click.option(
     "--keep-alive",
     metavar="10m",
@@ -106,8 +112,9 @@ def ask(
         if system:
             recorder.system_turn(system)
         recorder.user_turn(text)
-        messages = recorder.messages()
+        messages, summary = recorder.messages(), recorder.summary()
     else:
+        summary = None
         messages = ((Message("system", system),) if system else ()) + (Message("user", text),)
     request = AnswerRequest(
         id=f"ask-{os.getpid()}",
@@ -117,6 +124,8 @@ def ask(
         think=settings.think,
         sampling=settings.sampling(),
         max_tokens=settings.max_tokens,
+        overflow=settings.overflow,
+        summary=summary,
     )
     try:
         answer = asyncio.run(_ask(request, settings.keep_alive, recorder, as_json))
@@ -190,6 +199,9 @@ async def _follow(events: AsyncGenerator[Event, None], status: _StatusLine, quie
                 status.show(f"waiting for {ahead} other {'answer' if ahead == 1 else 'answers'}…")
             case Metered(thinking_tokens=thought, thinking_limit=limit) if not said and thought:
                 status.show(f"thinking {figures.count(thought)}/{figures.count(limit)}…")
+            case Started(turns_left_out=turns, summary=summary) if turns:
+                status.clear()
+                click.echo(clean(figures.turns_left_out(turns, summary)), err=True)
             case Notice(text=text):
                 status.clear()
                 click.echo(clean(text), err=True)

@@ -7,7 +7,7 @@ from app.errors import CommandError
 from engine.client import EngineGone, Places, ResidentEngine, resident
 from engine.protocol import Failed
 
-STATUS = {"usage": 2, "fit": 3, "model": 1, "engine": 1, "cancelled": 1}
+STATUS = {"usage": 2, "fit": 3, "overflow": 3, "model": 1, "engine": 1, "cancelled": 1}
 
 
 def places() -> Places:

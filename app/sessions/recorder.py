@@ -16,7 +16,19 @@ from app.sessions.session import Session
 from app.sessions.store import Store
 from app.sessions.tree import Tree, Turn, parameters
 from engine.build import mull_version
-from engine.protocol import AnswerRequest, Event, Failed, Finished, Message, ModelSpec, Role, Sampling, Think
+from engine.protocol import (
+    AnswerRequest,
+    Event,
+    Failed,
+    Finished,
+    Message,
+    ModelSpec,
+    Overflow,
+    Role,
+    Sampling,
+    Summary,
+    Think,
+)
 
 
 def utc_now() -> datetime:
@@ -88,6 +100,10 @@ class Recorder:
         """The conversation up to `leaf`, as the next request takes it."""
         return self._session.messages(self.leaf) if self._session else ()
 
+    def summary(self) -> Summary | None:
+        """The last summary of turns that a full context had no room for, for the next request."""
+        return self.tree.summary(self.leaf)
+
     def go(self, turn_id: str | None) -> None:
         """Continue after this turn: to branch, to retry or to choose a sibling. None is the very start."""
         if turn_id is not None and turn_id not in self.tree:
@@ -110,6 +126,7 @@ class Recorder:
         think: Think = "max",
         sampling: Sampling | None = None,
         max_tokens: int | None = None,
+        overflow: Overflow = "stop",
     ) -> AnswerRequest:
         """The request for an answer to the conversation up to `leaf`, under an id of its own."""
         session, _ = self._opened()
@@ -121,6 +138,8 @@ class Recorder:
             think=think,
             sampling=sampling or Sampling(),
             max_tokens=max_tokens,
+            overflow=overflow,
+            summary=self.summary(),
         )
 
     def answer_turn(self, request: AnswerRequest) -> Turn:

@@ -56,7 +56,9 @@ class Session:
                 if messages and messages[-1].role == "user":
                     messages.pop()
             else:
-                messages.append(Message(role=turn.role, content=turn.content, thinking=turn.thinking))
+                messages.append(
+                    Message(role=turn.role, content=turn.content, thinking=turn.thinking, id=turn.id)
+                )
         return tuple(messages)
 
     def apply(self, line: journal.Line) -> None:

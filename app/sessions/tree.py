@@ -8,13 +8,13 @@ from typing import Literal
 
 from msgspec import Struct
 
-from engine.protocol import Answer, AnswerRequest, ModelSpec, Role, Sampling, Think
+from engine.protocol import Answer, AnswerRequest, ModelSpec, Overflow, Role, Sampling, Summary, Think
 
 Status = Literal["complete", "stopped", "interrupted", "failed"]
 
 
 class Parameters(Struct, frozen=True, kw_only=True):
-    """How an answer was asked for: an AnswerRequest without its messages, which are the path."""
+    """How an answer was asked for: an AnswerRequest without what the path tells, messages and summary."""
 
     id: str
     spec: ModelSpec
@@ -22,10 +22,11 @@ class Parameters(Struct, frozen=True, kw_only=True):
     think: Think = "max"
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
+    overflow: Overflow = "stop"
 
 
 def parameters(request: AnswerRequest) -> Parameters:
-    """The request without its messages."""
+    """The request without its messages and its summary."""
     return Parameters(
         id=request.id,
         spec=request.spec,
@@ -33,6 +34,7 @@ def parameters(request: AnswerRequest) -> Parameters:
         think=request.think,
         sampling=request.sampling,
         max_tokens=request.max_tokens,
+        overflow=request.overflow,
     )
 
 
@@ -93,6 +95,11 @@ class Tree:
             path.append(turn)
             leaf = turn.parent
         return tuple(reversed(path))
+
+    def summary(self, leaf: str | None) -> Summary | None:
+        """The last one on the path to this turn that stood for turns which the context had no room for."""
+        answers = (turn.answer for turn in reversed(self.path(leaf)) if turn.answer is not None)
+        return next((answer.summary for answer in answers if answer.summary is not None), None)
 
     def children(self, turn_id: str | None) -> tuple[Turn, ...]:
         """What followed this turn; of None, the first turns."""

@@ -67,7 +67,8 @@ async def fit(
         raise Overflowing(
             f"the conversation takes {_size(renderer, request.messages, taken)}, which leaves too little of "
             f"the context's {context:,} for an answer",
-            "drop its oldest turns, summarize them, or begin a new one" + _larger(backend),
+            "drop its oldest turns or summarize them (--overflow drop|summarize), or begin a new one"
+            + _larger(backend),
         )
     sizes = await aside(partial(Sizes.of, talk, renderer.count))
     if request.overflow == "summarize":

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 
 from app import figures
-from app.sessions.session import Session
-from app.sessions.tree import Turn
+from app.sessions.session import Session, name_of
+from app.sessions.tree import Tree, Turn
+from engine.protocol import Answer
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$")
 _ENDINGS = {
@@ -23,7 +24,7 @@ def render(session: Session) -> str:
     parts = [f"# {' '.join(session.name.split()) or 'Untitled'}", _about(session)]
     for turn in tree.path(session.latest):
         if turn.role == "assistant":
-            parts += _answer(turn, tree.place(turn.id))
+            parts += _answer(turn, tree)
         else:
             parts += ["## You" if turn.role == "user" else "## System", _quoted(turn.content)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -36,7 +37,7 @@ def _about(session: Session) -> str:
     return " ".join(lines)
 
 
-def _answer(turn: Turn, place: tuple[int, int]) -> Iterator[str]:
+def _answer(turn: Turn, tree: Tree) -> Iterator[str]:
     model = turn.answer.model if turn.answer else turn.request.spec.model if turn.request else "assistant"
     yield f"## {' '.join(model.split())}"
     if turn.thinking:
@@ -47,8 +48,23 @@ def _answer(turn: Turn, place: tuple[int, int]) -> Iterator[str]:
     if ending := _ENDINGS.get(turn.status):
         yield f"*({f'{ending}: {turn.error}' if turn.error else ending})*"
     if turn.answer:
-        yield f"*{figures.receipt_line(turn.answer, place)}*"
+        yield f"*{figures.receipt_line(turn.answer, tree.place(turn.id))}*"
+        yield from _left_out(turn.answer, tree)
         yield _table(turn)
+
+
+def _left_out(answer: Answer, tree: Tree) -> Iterator[str]:
+    """Which turns the model was not told for want of context, and what it was told in their place."""
+    names = answer.receipt.state.turns_left_out
+    asked = [name_of(tree[name].content) for name in names if name in tree and tree[name].role == "user"]
+    if asked:
+        how = figures.SUMMARIZED if answer.summary else figures.DROPPED
+        first_to_last = " to ".join(f"“{question}”" for question in dict.fromkeys((asked[0], asked[-1])))
+        yield f"*The context was full: {how} were the {len(names)} turns of {first_to_last}.*"
+    if answer.summary:
+        yield "<details>\n<summary>Summary of these turns</summary>"
+        yield _fenced(answer.summary.text)
+        yield "</details>"
 
 
 def _table(turn: Turn) -> str:

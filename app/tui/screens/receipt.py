@@ -58,6 +58,10 @@ class ReceiptScreen(ModalScreen[None]):
             yield PlainRow("method", clean_line(self._answer.method))
             yield PlainRow("finish", figures.FINISHES[self._answer.finish] or "complete")
             yield PlainRow("counted as", clean_line(receipt.convention))
+            if left_out := receipt.state.turns_left_out:
+                yield PlainRow("not sent", clean_line(figures.span(left_out)))
+            if self._answer.summary is not None:
+                yield PlainRow("summary of it", clean_line(self._answer.summary.text))
             for what in (*receipt.state.degradations, *receipt.state.notices):
                 yield PlainRow("note", clean_line(what))
 

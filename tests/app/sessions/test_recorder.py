@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from app.errors import CommandError
 from app.sessions.recorder import Clock, Recorder
 from app.sessions.store import Store
 from app.sessions.tree import Turn
-from engine.protocol import Answer, Candidate, Delta, Event, Failed, Finished, Message, ModelSpec, Notice
+from engine.protocol import (
+    Answer,
+    Candidate,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Message,
+    ModelSpec,
+    Notice,
+    Summary,
+)
 
 
 def ask(recorder: Recorder, question: str) -> Turn:
@@ -76,7 +88,7 @@ def test_a_question_that_got_no_answer_is_not_sent_again() -> None:
     turn = ask(recorder, "first")
     recorder.event(turn, Failed(code="engine", message="gone"))
     recorder.user_turn("second")
-    assert recorder.messages() == (Message("user", "second"),)
+    assert recorder.messages() == (Message("user", "second", id="t3"),)
 
 
 def test_the_messages_of_a_resumed_session_are_those_of_the_one_that_was_left() -> None:
@@ -85,7 +97,11 @@ def test_the_messages_of_a_resumed_session_are_those_of_the_one_that_was_left() 
     turn = ask(recorder, "hello")
     say(recorder, turn, "hm", "thinking")
     say(recorder, turn, "hi")
-    expected = (Message("system", "Be brief."), Message("user", "hello"), Message("assistant", "hi", "hm"))
+    expected = (
+        Message("system", "Be brief.", id="t1"),
+        Message("user", "hello", id="t2"),
+        Message("assistant", "hi", "hm", id="t3"),
+    )
     assert recorder.messages() == expected
     recorder.close()
     resumed = Recorder.resume("last")
@@ -110,7 +126,7 @@ def test_a_retry_and_an_edit_are_siblings_and_the_path_follows_the_chosen_one() 
     recorder.go(None)
     recorder.user_turn("hello, you")
     assert [turn.content for turn in recorder.tree.children(None)] == ["hello", "hello, you"]
-    assert recorder.messages() == (Message("user", "hello, you"),)
+    assert recorder.messages() == (Message("user", "hello, you", id="t4"),)
 
 
 def test_losing_candidates_are_siblings_of_the_kept_answer(make_answer: Callable[..., Answer]) -> None:
@@ -191,3 +207,21 @@ def test_a_disk_that_refuses_is_one_clear_line_and_the_next_line_is_whole(
     monkeypatch.setattr(journal.os, "write", real)
     say(recorder, turn, "three")
     assert reread(recorder)[1].content == "one three"
+
+
+def test_the_next_request_brings_back_the_last_summary_of_its_own_path(
+    make_answer: Callable[..., Answer],
+) -> None:
+    recorder = Recorder.create()
+    assert recorder.summary() is None
+    summary = Summary(text="They said hello.", turns=("t1", "t2"))
+    first = ask(recorder, "hello")
+    recorder.event(first, Finished(answer=msgspec.structs.replace(make_answer("hi"), summary=summary)))
+    recorder.event(ask(recorder, "and?"), Finished(answer=make_answer("more")))
+    recorder.user_turn("go on")
+    assert recorder.request(ModelSpec()).summary == summary
+    assert recorder.session is not None
+    recorder.close()
+    assert Recorder.resume(recorder.session.id).request(ModelSpec()).summary == summary
+    recorder.go(first.parent)
+    assert recorder.summary() is None, "the summary is that of another branch"
