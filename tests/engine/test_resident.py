@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from importlib.resources import as_file, files
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -174,6 +175,61 @@ async def status_of(engine: ResidentEngine, condition: Callable[[EngineStatus], 
     pytest.fail("the engine does not come to it")
 
 
+def spoken(events: list[Event]) -> tuple[str, str]:
+    answer = finished(events)
+    return answer.thinking, answer.answer
+
+
+async def test_two_clients_are_answered_at_once_by_the_same_model(
+    engine: ResidentEngine, places: Places
+) -> None:
+    alone = spoken(await events_of(engine, request("alone")))
+    other = resident(places)
+    first = await begun(engine, request("a", "off", sampling=LONG, max_tokens=3000))
+    heard = await events_of(other, request("b"))
+    assert not {Queued, Loaded, Loading} & set(map(type, heard))
+    assert spoken(heard) == alone
+    after = await anext(event async for event in first if isinstance(event, Delta))
+    assert after.text, "the first goes on while the second has ended"
+    await engine.control("a", Cancel())
+    assert finished([event async for event in first]).finish == "cancelled"
+    await other.close()
+
+
+async def test_what_two_answers_say_arrives_interleaved(engine: ResidentEngine, places: Places) -> None:
+    other = resident(places)
+    await events_of(engine, request("warm"))
+    order: list[str] = []
+
+    async def follow(client: ResidentEngine, name: str) -> None:
+        asked = request(name, "off", sampling=Sampling(temperature=99.0, seed=11), max_tokens=400)
+        async for event in client.answer(asked):
+            if isinstance(event, Delta):
+                order.append(name)
+
+    await asyncio.gather(follow(engine, "a"), follow(other, "b"))
+    changes = sum(one != next for one, next in pairwise(order))
+    assert changes > 2, "".join(order)
+    await other.close()
+
+
+async def test_cancelling_one_answer_leaves_the_others_as_they_would_have_been(
+    engine: ResidentEngine, places: Places
+) -> None:
+    hot = {"sampling": Sampling(temperature=1.5, seed=3), "max_tokens": 200}
+    alone = spoken(await events_of(engine, request("alone", 64, **hot)))
+    first = await begun(engine, request("a", "off", sampling=LONG, max_tokens=3000))
+    second = await begun(engine, request("b", "off", sampling=LONG, max_tokens=3000))
+    third = asyncio.create_task(events_of(engine, request("c", 64, **hot)))
+    await status_of(engine, lambda status: status.answering == 3)
+    await engine.control("a", Cancel())
+    assert finished([event async for event in first]).finish == "cancelled"
+    assert spoken(await third) == alone
+    assert isinstance(await anext(second), Delta | Metered), "nobody stopped this one"
+    await second.aclose()
+    await status_of(engine, lambda status: not status.answering)
+
+
 async def test_another_model_waits_for_the_answers_under_way_and_is_not_overtaken(
     engine: ResidentEngine, places: Places
 ) -> None:
@@ -224,6 +280,30 @@ async def test_what_is_stopped_while_it_waits_does_not_begin(engine: ResidentEng
     assert isinstance(await anext(first), Delta | Metered)
     await first.aclose()
     assert Loaded not in map(type, await events_of(engine, request("d"))), "no other model was loaded"
+
+
+async def test_a_client_that_goes_stops_all_its_answers_and_no_other(
+    engine: ResidentEngine, places: Places
+) -> None:
+    other = resident(places)
+    kept = await begun(engine, request("a", "off", sampling=LONG, max_tokens=3000))
+    streams = [await begun(other, request(name, "off", sampling=LONG, max_tokens=3000)) for name in "bc"]
+    assert (await engine.status()).answering == 3  # type: ignore[union-attr]
+    await other.close()
+    await status_of(engine, lambda status: status.answering == 1)
+    assert isinstance(await anext(kept), Delta | Metered)
+    for stream in (kept, *streams):
+        await stream.aclose()
+
+
+async def test_an_engine_that_is_told_to_leave_ends_every_answer_with_its_receipt(
+    engine: ResidentEngine, places: Places
+) -> None:
+    streams = [await begun(engine, request(name, "off", sampling=LONG, max_tokens=3000)) for name in "ab"]
+    await resident(places).shutdown()
+    for stream in streams:
+        answer = finished([event async for event in stream])
+        assert answer.finish == "cancelled" and answer.receipt.tokens.answer > 0
 
 
 async def test_leaving_the_stream_stops_the_answer(engine: ResidentEngine) -> None:
