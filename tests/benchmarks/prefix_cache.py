@@ -16,10 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
-from random_checkpoint import save_tokenizer
+import qwen3_shape
 
 from engine.backend import Lease, Sampler
 from engine.protocol import ModelSpec
@@ -28,24 +27,6 @@ from engine.runtime.local import LocalBackend
 from profiles.detect import detect
 
 GREEDY = Sampler(temperature=0, top_p=1, top_k=0, seed=0)
-
-
-def random_model(folder: Path, dtype: str) -> Path:
-    config = Qwen3Config(
-        vocab_size=32_000,
-        hidden_size=1024,
-        intermediate_size=3072,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        tie_word_embeddings=True,
-    )
-    torch.set_default_dtype({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    torch.set_default_dtype(torch.float32)
-    save_tokenizer(folder)
-    return folder
 
 
 async def first_token(backend: LocalBackend, ids: list[int]) -> tuple[float, int]:
@@ -69,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     machine = detect()
     with tempfile.TemporaryDirectory() as folder:
-        model = str(random_model(Path(folder), options.random)) if options.random else options.model
+        model = str(qwen3_shape.save(Path(folder), options.random)) if options.random else options.model
         backend = create(
             ModelSpec(model=model, threads=options.threads, context=options.prompt + 64),
             machine.profile,
