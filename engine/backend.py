@@ -14,10 +14,12 @@ from engine.protocol import Message, ModelInfo, Phase
 from profiles.catalogue import Profile
 from profiles.shape import ModelShape
 
-Kind = Literal["prefilled", "thinking", "answer", "forced", "probe", "score", "draft_rejected", "recomputed"]
-"""What a forwarded token was for; each has exactly one."""
+Kind = Literal[
+    "prefilled", "thinking", "answer", "forced", "probe", "score", "draft_rejected", "recomputed", "draft"
+]
+"""What a forwarded token was for; each has exactly one. `draft`: to guess what comes, see `Account.drafted`."""
 
-Primitive = Literal["prefill", "extend", "force", "probe", "score"]
+Primitive = Literal["prefill", "extend", "force", "probe", "score", "draft"]
 
 StopReason = Literal["stop", "limit", "ended", "cancelled", "context", "memory"]
 """Why an extension ended: a stop id, its lease, a request to end here, cancellation, the context's end, or no
@@ -130,7 +132,8 @@ class Probe:
 class Forwarded:
     """Tokens that one forward put through the model, all of one kind; the runner's account for the ledger.
 
-    A forward may serve several nodes: `share` is this work's part of its tokens.
+    A forward may serve several nodes: `share` is the part of its tokens that was this node's. Where a node's
+    tokens were of two kinds, `part` is this entry's part of them, and `seconds` are those of the part.
     """
 
     primitive: Primitive
@@ -142,6 +145,7 @@ class Forwarded:
     logits_rows: int
     seconds: float
     share: float = 1.0
+    part: float = 1.0
     accepted: int = 0
     """Of the tokens, those that were guessed and found right."""
 
@@ -159,6 +163,12 @@ class Account:
     """Of the cached tokens, those that came from disk."""
     sampled_ns: list[int] = field(default_factory=list)
     """Monotonic time at which each token was sampled."""
+    drafts_accepted: int = 0
+    """Tokens that were guessed, and found right."""
+    drafts_rejected: int = 0
+    """Tokens that were guessed and forwarded in vain."""
+    drafted: list[Forwarded] = field(default_factory=list)
+    """What a draft model forwarded to guess: none of it is this model's."""
     degradations: list[str] = field(default_factory=list)
     """What was done for want of memory, in the order of events."""
 
@@ -173,6 +183,14 @@ class Node(Protocol):
     def pending(self) -> Kind | None:
         """The kind of the last id where it was sampled but not yet put through the model, else None."""
         ...
+
+
+@dataclass(frozen=True)
+class DraftInfo:
+    """A model that guesses what another will say."""
+
+    name: str
+    shape: ModelShape
 
 
 @dataclass(frozen=True)
@@ -213,6 +231,8 @@ class Backend(Protocol):
     """Names the arithmetic: equal classes give equal bits."""
     versions: Mapping[str, str]
     """Versions of the libraries that compute: torch and transformers."""
+    draft: DraftInfo | None
+    """Who guesses ahead, besides what is looked up in the text itself."""
 
     async def prefill(
         self, ids: Sequence[int], lease: Lease, on_progress: Callable[[int, int], None] | None = None

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import structs
 
 from engine.backend import Account, Backend, Kind, MemoryUse, Sampler
 from engine.build import mull_version
@@ -60,7 +61,7 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
     tokens = _tokens(outcome)
     times = _times(clock, outcome.account, steps, total_s, _saved(backend, tokens.cached, steps))
     sampling_s = outcome.account.sampling_s
-    seconds = {phase: _seconds(steps, phase) + sampling_s.get(phase, 0.0) for phase in PHASES}
+    busy = {phase: _busy_seconds(steps, phase) + sampling_s.get(phase, 0.0) for phase in PHASES}
     return Receipt(
         environment=_environment(backend, outcome.sampler),
         tokens=tokens,
@@ -80,13 +81,13 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
         ),
         speed=_speed(backend, steps, sum(sampling_s.values())),
         memory=_memory(outcome.memory),
-        energy=modelled_energy(backend.profile, backend.info, seconds),
+        energy=modelled_energy(backend.profile, backend.info, busy),
         cost=Cost(
             money=unavailable("money", "no tariff is known"),
             co2=unavailable("g", "the grid's intensity is not known"),
         ),
         steps=steps,
-        state=State(notices=outcome.notices),
+        state=State(notices=outcome.notices, degradations=tuple(outcome.account.degradations)),
     )
 
 
@@ -99,20 +100,21 @@ def merged(steps: Sequence[Step]) -> tuple[Step, ...]:
     for entry in steps:
         last = out[-1] if out else None
         if last is not None and (last.primitive, last.phase) == (entry.primitive, entry.phase):
-            out[-1] = Step(
-                primitive=last.primitive,
-                phase=last.phase,
-                candidate=last.candidate,
-                model=last.model,
+            out[-1] = structs.replace(
+                last,
                 tokens=last.tokens + entry.tokens,
-                context=last.context,
                 seconds=last.seconds + entry.seconds,
+                busy_seconds=_busy(last) + _busy(entry),
                 flops=last.flops + entry.flops,
                 bytes=last.bytes + entry.bytes,
             )
         else:
             out.append(entry)
     return tuple(out)
+
+
+def _busy(entry: Step) -> float:
+    return entry.seconds if entry.busy_seconds is None else entry.busy_seconds
 
 
 def _tokens(outcome: Outcome) -> TokenCounts:
@@ -127,6 +129,9 @@ def _tokens(outcome: Outcome) -> TokenCounts:
         thinking=count("thinking") + (pending == "thinking"),
         answer=count("answer") + (pending == "answer"),
         forced=count("forced"),
+        probe=count("probe"),
+        score=count("score"),
+        recomputed=count("recomputed"),
         pending=int(pending is not None),
     )
 
@@ -137,6 +142,10 @@ def _flops(steps: Sequence[Step], phase: str) -> Quantity:
 
 def _seconds(steps: Sequence[Step], phase: str) -> float:
     return sum(entry.seconds for entry in steps if entry.phase == phase)
+
+
+def _busy_seconds(steps: Sequence[Step], phase: str) -> float:
+    return sum(_busy(entry) for entry in steps if entry.phase == phase)
 
 
 def _times(clock: Clock, account: Account, steps: Sequence[Step], total_s: float, saved: Quantity) -> Times:
@@ -175,7 +184,7 @@ def _saved(backend: Backend, cached: int, steps: Sequence[Step]) -> Quantity:
         return unavailable("s", "no token was prefilled to measure the speed by")
     flops = prefill_flops(backend.shape, cached, logits_rows=0).total
     moved = prefill_bytes(backend.shape, cached, logits_rows=0).total
-    slowest = flops * prefill.seconds / prefill.flops
+    slowest = flops * prefill.busy_seconds / prefill.flops
     fastest = roofline_seconds(flops, moved, backend.profile, backend.info.dtype)
     if fastest is None or backend.info.simulated:
         return modelled(slowest, "s", "at the FLOP/s of this prompt's prefill, an upper bound", 0, slowest)
@@ -185,19 +194,31 @@ def _saved(backend: Backend, cached: int, steps: Sequence[Step]) -> Quantity:
 
 
 def _speed(backend: Backend, steps: Sequence[Step], sampling_s: float) -> Speed:
-    """Rates, sampling included, and their share of what the profile's hardware could do."""
+    """Rates, sampling included, and their share of what the profile's hardware could do.
+
+    Guesses that were wrong take time and give no tokens.
+    """
     prefill = _Work.of(entry for entry in steps if entry.primitive == "prefill")
     forwards = _Work.of(entry for entry in steps if entry.primitive == "extend")
-    decode = replace(forwards, seconds=forwards.seconds + sampling_s)
+    wrong = _Work.of(entry for entry in steps if entry.primitive == "verify")
+    decode = replace(
+        forwards,
+        seconds=forwards.seconds + wrong.seconds + sampling_s,
+        busy_seconds=forwards.busy_seconds + wrong.busy_seconds + sampling_s,
+        bytes=forwards.bytes + wrong.bytes,
+        flops=forwards.flops + wrong.flops,
+    )
     return Speed(
         prefill_tok_s=prefill.rate("tokens / prefill seconds"),
         decode_tok_s=decode.rate("tokens / decode seconds"),
         roofline_tok_s=_roofline(backend, decode),
-        mbu=_utilization(backend, decode.bytes, decode.seconds, backend.profile.bandwidth, "decode bytes"),
+        mbu=_utilization(
+            backend, decode.bytes, decode.busy_seconds, backend.profile.bandwidth, "decode bytes"
+        ),
         mfu=_utilization(
             backend,
             prefill.flops,
-            prefill.seconds,
+            prefill.busy_seconds,
             backend.profile.peaks.get(backend.info.dtype),
             f"prefill {backend.info.dtype} FLOPs",
         ),
@@ -212,6 +233,7 @@ class _Work:
     flops: int
     bytes: int
     seconds: float
+    busy_seconds: float
 
     @classmethod
     def of(cls, steps: Iterable[Step]) -> _Work:
@@ -221,6 +243,7 @@ class _Work:
             flops=sum(entry.flops for entry in chosen),
             bytes=sum(entry.bytes for entry in chosen),
             seconds=sum(entry.seconds for entry in chosen),
+            busy_seconds=sum(_busy(entry) for entry in chosen),
         )
 
     def rate(self, source: str) -> Quantity:

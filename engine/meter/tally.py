@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from engine.backend import Backend, Forwarded
 from engine.protocol import Metered, Phase
@@ -109,16 +111,27 @@ def roofline_dtype(backend: Backend) -> str:
 
 
 def step(backend: Backend, candidate: str, work: Forwarded) -> Step:
-    """A forward as a receipt's step: its FLOPs and bytes by the one cost formula."""
+    """A forward as a receipt's step: its FLOPs and bytes by the one cost formula.
+
+    Of the weights, which a forward reads once for all that are in it, a node bears its share of the tokens.
+    """
     shape = backend.shape
+    moved = prefill_bytes(shape, work.tokens, work.context, logits_rows=work.logits_rows)
     return Step(
-        primitive=work.primitive,
+        primitive=_PRIMITIVES.get(work.kind, work.primitive),
         phase=work.phase,
         candidate=candidate,
         model=backend.info.name,
         tokens=work.tokens,
         context=work.context,
         seconds=work.seconds,
+        busy_seconds=work.seconds * work.share,
         flops=prefill_flops(shape, work.tokens, work.context, logits_rows=work.logits_rows).total,
-        bytes=prefill_bytes(shape, work.tokens, work.context, logits_rows=work.logits_rows).total,
+        bytes=round(moved.weights * work.share * work.part) + moved.kv_read + moved.kv_write,
     )
+
+
+_PRIMITIVES: Mapping[str, Literal["verify", "recompute"]] = {
+    "draft_rejected": "verify",
+    "recomputed": "recompute",
+}

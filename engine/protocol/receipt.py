@@ -174,9 +174,13 @@ class Cost(Struct, frozen=True, kw_only=True):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """One call of a backend primitive: what it forwarded, in which phase and how long it took."""
+    """One call of a backend primitive: what it forwarded, in which phase and how long it took.
 
-    primitive: Literal["prefill", "extend", "force"]
+    "verify" are guesses that were forwarded in vain, and "recompute" is what had given way for want of memory.
+    `busy_seconds` is the part of the time that was this answer's where others were computed beside it.
+    """
+
+    primitive: Literal["prefill", "extend", "force", "probe", "score", "verify", "recompute", "draft"]
     phase: Literal["prefill", "thinking", "answer"]
     candidate: str
     model: str
@@ -185,6 +189,8 @@ class Step(Struct, frozen=True, kw_only=True):
     seconds: float
     flops: int
     bytes: int
+    busy_seconds: float | None = None
+    """None in receipts older than this figure: all of it."""
 
 
 class State(Struct, frozen=True, kw_only=True):
