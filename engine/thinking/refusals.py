@@ -25,3 +25,9 @@ class Overflowing(UsageError):
     """The conversation does not fit into the context, and nobody has said what may be left out."""
 
     code = "overflow"
+
+
+class NoMemory(UsageError):
+    """The backend has no memory for the prompt, not even after everything else gave way."""
+
+    code = "fit"

@@ -31,7 +31,7 @@ from engine.thinking.formats import Resolved, UnresolvedMarkers, resolve
 from engine.thinking.hidden import charged, told
 from engine.thinking.methods import METHODS, Method
 from engine.thinking.prompt import Renderer
-from engine.thinking.refusals import UsageError
+from engine.thinking.refusals import NoMemory, UsageError
 
 __all__ = ["Steering", "UsageError", "answer"]
 
@@ -108,6 +108,10 @@ async def answer(
         finish = "length" if context.ended_by == "length" else "budget" if context.cut else "stop"
     except Cancelled:
         finish = "cancelled"
+    except MemoryError as error:
+        if context.node is None:
+            raise NoMemory(str(error), "free memory, or wait until other answers have ended") from error
+        finish = "length"  # what there is, is kept
     finally:
         meter.cancel()
         if context.node is not None:
@@ -243,6 +247,12 @@ async def _context(
 
 
 async def _sample_meter(context: Context, emit: Callable[[Event], None]) -> None:
+    """The live figures, and what gave way for want of memory, as it happens."""
+    said = 0
     while True:
         await asyncio.sleep(METER_PERIOD_S)
         emit(context.tally.metered(context.budget.limit))
+        degradations = context.node.account.degradations if context.node is not None else []
+        for event in degradations[said:]:
+            emit(Notice(code="memory", text=event))
+        said = len(degradations)
