@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
 
+from engine.build import mull_version
 from engine.load.checkpoint import Checkpoint
 from engine.runtime.pages import PAGE
 
+SAMPLES = 16
+"""Places of a weight file that are looked at: training again changes them all, whatever the file's date."""
+SAMPLE_BYTES = 4096
 
-def fingerprint(checkpoint: Checkpoint, dtype: str) -> bytes:
-    """Names configuration, weight files (by name, size and time of change), dtype and page size."""
+
+def fingerprint(checkpoint: Checkpoint, dtype: str, arithmetic: str) -> bytes:
+    """Names the configuration (and so the rotary embedding), the weights, what computes, and the page size.
+
+    It holds across restarts. `dtype` is that of weights, keys and values; `arithmetic` names the device and
+    how it computes: where these are equal the same model gives the same bits. The weights are named by their
+    files' names, sizes, times of change and some of their bytes.
+    """
     files = sorted(checkpoint.folder.glob("*.safetensors"))
     parts = [
         checkpoint.config.to_json_string(),
-        *(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files),
-        f"{dtype} {PAGE}",
+        *(_identity(file) for file in files),
+        f"{dtype} {arithmetic} {PAGE}",
+        f"mull {mull_version()} torch {version('torch')} transformers {version('transformers')}",
     ]
     return blake2b("\n".join(parts).encode(), digest_size=32).digest()
+
+
+def _identity(file: Path) -> str:
+    found = file.stat()
+    seen = blake2b(digest_size=16)
+    with file.open("rb") as handle:
+        for number in range(SAMPLES):
+            handle.seek(number * max(0, found.st_size - SAMPLE_BYTES) // (SAMPLES - 1))
+            seen.update(handle.read(SAMPLE_BYTES))
+    return f"{file.name} {found.st_size} {found.st_mtime_ns} {seen.hexdigest()}"

@@ -51,6 +51,16 @@ class PagePool:
         """What can be found and nobody holds, the least recently used first."""
 
     @property
+    def page_shape(self) -> tuple[int, ...]:
+        """Of a page's contents: [2, layers, kv_heads, PAGE, head_dim], keys and values."""
+        _, layers, kv_heads, _, _, head_dim = self._memory.shape
+        return (2, layers, kv_heads, PAGE, head_dim)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._memory.dtype
+
+    @property
     def held(self) -> int:
         """Pages that sequences hold now; one that several hold counts once."""
         return self.pages - self.available
@@ -76,13 +86,7 @@ class PagePool:
         Full pages are shared; a part of a page is copied, so that the table's holder may write after it.
         """
         found = self._tree.find(ids)
-        table: list[int] = []
-        for prefix in found.full:
-            if not self._holders[prefix.page]:
-                self._move(prefix.page, self._place(table))
-                del self._idle[prefix]
-            self._holders[prefix.page] += 1
-            table.append(prefix.page)
+        table = self._hold(found.full)
         source = found.partial
         if source is None or not (self._free or self._idle.keys() - {source}):
             return table, len(table) * PAGE
@@ -91,6 +95,36 @@ class PagePool:
         if source in self._idle:
             self._idle[source] = self._idle.pop(source)
         return table, found.tokens
+
+    def known(self, ids: Sequence[int]) -> list[Prefix]:
+        """The full pages that can be found of the beginning of `ids`. Any thread may ask, as a hint."""
+        return self._tree.full(ids)
+
+    def contents(self, prefix: Prefix) -> torch.Tensor | None:
+        """A copy of a page in the CPU's memory, of `page_shape`; None where it cannot be found any more."""
+        if self._known.get(prefix.page) is not prefix:
+            return None
+        return self._memory[:, :, :, prefix.page].to("cpu", copy=True).contiguous()
+
+    def restore(self, ids: Sequence[int], pages: Sequence[torch.Tensor]) -> int:
+        """Let `pages`, the contents of the last full pages of `ids`, be found again. They must be verified.
+
+        Returns how many tokens can be found now and could not before: fewer than were given where others
+        hold the memory or had the same pages, none where what comes before is gone.
+        """
+        full = len(ids) // PAGE
+        begin = full - len(pages)
+        known = self._tree.full(ids)
+        if len(known) < begin:
+            return 0
+        table = self._hold(known)
+        for page in pages[len(known) - begin :]:
+            if not self.available:
+                break
+            table.append(self._take(table))
+            self._memory[:, :, :, table[-1]].copy_(page)
+        self.release(table, ids[: len(table) * PAGE])
+        return (len(self._tree.full(ids)) - len(known)) * PAGE
 
     def grow(self, table: list[int], pages: int) -> None:
         """Lengthen a table to at least `pages` pages. Raises MemoryError, with the table as it was."""
@@ -136,6 +170,17 @@ class PagePool:
         for page in table:
             if page in self._known:
                 self._forget(self._tree.remove(self._known[page]))
+
+    def _hold(self, prefixes: Iterable[Prefix]) -> list[int]:
+        """A table of pages that can be found, brought into a row as far as nobody else holds them."""
+        table: list[int] = []
+        for prefix in prefixes:
+            if not self._holders[prefix.page]:
+                self._move(prefix.page, self._place(table))
+                del self._idle[prefix]
+            self._holders[prefix.page] += 1
+            table.append(prefix.page)
+        return table
 
     def _put(self, page: int) -> None:
         """A page that nobody holds any more."""

@@ -48,16 +48,25 @@ class PrefixTree:
     def __init__(self, fingerprint: bytes) -> None:
         self._root = Prefix(fingerprint)
 
-    def find(self, ids: Sequence[int]) -> Found:
-        """What is known of the beginning of `ids`."""
-        full: list[Prefix] = []
+    def full(self, ids: Sequence[int]) -> list[Prefix]:
+        """The full pages known of the beginning of `ids`.
+
+        Any thread may ask: it only looks up one page after the other. What it finds may be gone thereafter.
+        """
+        found: list[Prefix] = []
         last = self._root
         for begin in range(0, len(ids) - PAGE + 1, PAGE):
             child = _child(last, tuple(ids[begin : begin + PAGE]))
             if child is None:
                 break
-            full.append(child)
+            found.append(child)
             last = child
+        return found
+
+    def find(self, ids: Sequence[int]) -> Found:
+        """What is known of the beginning of `ids`."""
+        full = self.full(ids)
+        last = full[-1] if full else self._root
         rest = ids[len(full) * PAGE :]
         common, partial = max(
             ((_common(child.tokens, rest), child) for child in last.children.values()),
@@ -101,6 +110,14 @@ class PrefixTree:
         """All pages, each after its parent."""
         for child in self._root.children.values():
             yield from _with_descendants(child)
+
+
+def digests(fingerprint: bytes, ids: Sequence[int]) -> list[bytes]:
+    """The hashes under which the full pages of `ids` are found."""
+    found: list[bytes] = []
+    for begin in range(0, len(ids) - PAGE + 1, PAGE):
+        found.append(chained(found[-1] if found else fingerprint, ids[begin : begin + PAGE]))
+    return found
 
 
 def chained(digest: bytes, tokens: Sequence[int]) -> bytes:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 import psutil
 import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from marked_pages import adopted, begun, holds_its_own, pages_of, said, write
 
 from engine.runtime import prefixes
 from engine.runtime.pages import PAGE, PagePool
@@ -28,47 +27,6 @@ def small_pool() -> PagePool:
     return PagePool(1, 1, 2, PAGES, torch.float32, "cpu")
 
 
-def marks(ids: list[int]) -> torch.Tensor:
-    """What a model's keys are like: each depends on its token and on all before it. [tokens]"""
-    hashes = itertools.accumulate(ids, lambda before, token: hash((before, token)) % 2**24, initial=7)
-    return torch.tensor([float(mark) for mark in hashes][1:])
-
-
-def slots(table: list[int], tokens: range) -> list[int]:
-    return [table[at // PAGE] * PAGE + at % PAGE for at in tokens]
-
-
-def write(sequence: Sequence, ids: list[int]) -> None:
-    """Forward ids, as far as memory is concerned."""
-    sequence.reserve(len(sequence.ids) + len(ids))
-    sequence.ids += ids
-    new = range(sequence.cached, len(sequence.ids))
-    sequence.pool.keys[0][0, slots(sequence.table, new), 0] = marks(sequence.ids)[new.start :]
-    sequence.pool.values[0][0, slots(sequence.table, new), 1] = -marks(sequence.ids)[new.start :]
-    sequence.cached = len(sequence.ids)
-
-
-def holds_its_own(sequence: Sequence) -> bool:
-    """Whether the sequence's pages contain what its ids lead to."""
-    where = slots(sequence.table, range(sequence.cached))
-    expected = marks(sequence.ids)
-    keys, values = sequence.pool.keys[0][0, where, 0], sequence.pool.values[0][0, where, 1]
-    return torch.equal(keys, expected) and torch.equal(values, -expected)
-
-
-def begun(pool: PagePool, ids: list[int]) -> Sequence:
-    """A sequence with a prompt, the last token not adopted."""
-    sequence = Sequence(pool)
-    sequence.adopt(ids[:-1])
-    write(sequence, ids[sequence.cached :])
-    return sequence
-
-
-def said(pool: PagePool, ids: list[int]) -> None:
-    """A sequence that came and went."""
-    begun(pool, ids).release()
-
-
 class Pages(RuleBasedStateMachine):
     """Sequences begin, grow, fork and end in any order over one small pool."""
 
@@ -79,10 +37,7 @@ class Pages(RuleBasedStateMachine):
 
     @rule(ids=TEXTS)
     def begin(self, ids: list[int]) -> None:
-        sequence = Sequence(self.pool)
-        sequence.adopt(ids)
-        assert sequence.ids == ids[: sequence.cached]
-        self.sequences.append(sequence)
+        self.sequences.append(adopted(self.pool, ids))
 
     @precondition(lambda self: self.sequences)
     @rule(data=st.data(), ids=TEXTS)
@@ -100,13 +55,22 @@ class Pages(RuleBasedStateMachine):
     @rule(data=st.data())
     def fork(self, data: st.DataObject) -> None:
         sequence = data.draw(st.sampled_from(self.sequences))
-        if sequence.cached % PAGE and not self.pool.available:
-            with pytest.raises(MemoryError):
-                sequence.fork()
+        before = self.pool.available
+        fork = sequence.fork()
+        self.sequences.append(fork)
+        if sequence.cached % PAGE and not before:
+            assert fork.cached == sequence.cached // PAGE * PAGE, "its tail is left to be computed again"
         else:
-            before = self.pool.available
-            self.sequences.append(sequence.fork())
             assert before - self.pool.available == (sequence.cached % PAGE > 0)
+
+    @rule(ids=TEXTS, missing=st.integers(0, 4))
+    def restore(self, ids: list[int], missing: int) -> None:
+        known, available = len(self.pool.known(ids)), self.pool.available
+        restored = self.pool.restore(ids, pages_of(ids)[missing:])
+        assert self.pool.available == available
+        now = len(self.pool.known(ids))
+        assert restored == (now - known) * PAGE
+        assert restored == 0 if known < min(missing, len(ids) // PAGE) else restored >= 0
 
     @precondition(lambda self: self.sequences)
     @rule(data=st.data(), sound=st.booleans())
@@ -157,8 +121,7 @@ def test_what_was_said_is_found_to_the_token() -> None:
         ([*text[: PAGE + WORTH_COPYING - 1], 999], PAGE),
         ([999, *text], 0),
     ]:
-        sequence = Sequence(pool)
-        sequence.adopt(other)
+        sequence = adopted(pool, other)
         assert sequence.cached == found and holds_its_own(sequence)
         sequence.release()
 
@@ -167,12 +130,10 @@ def test_pages_with_the_same_tokens_after_others_are_not_taken_for_them() -> Non
     pool, page = small_pool(), [3] * PAGE
     said(pool, [*page, *page, 4])
     said(pool, [*[5] * PAGE, *page, 4])
-    sequence = Sequence(pool)
-    sequence.adopt([*[5] * PAGE, *page, *page])
+    sequence = adopted(pool, [*[5] * PAGE, *page, *page])
     assert sequence.cached == 2 * PAGE and holds_its_own(sequence)
     sequence.release()
-    sequence = Sequence(pool)
-    sequence.adopt([*[6] * PAGE, *page])
+    sequence = adopted(pool, [*[6] * PAGE, *page])
     assert sequence.cached == 0
 
 
@@ -182,8 +143,7 @@ def test_tokens_with_the_same_hash_are_not_taken_for_each_other(monkeypatch: pyt
     said(pool, one)
     said(pool, other)
     for text, found in ((one, 2 * PAGE), (other, 0)):
-        sequence = Sequence(pool)
-        sequence.adopt(text)
+        sequence = adopted(pool, text)
         assert sequence.cached == found and holds_its_own(sequence)
         sequence.release()
 
@@ -208,8 +168,7 @@ def test_the_least_recently_used_goes_first_and_its_end_before_its_beginning() -
     said(pool, [4] * (2 * PAGE))
     kept = {}
     for text in (first, second, third):
-        sequence = Sequence(pool)
-        sequence.adopt(text)
+        sequence = adopted(pool, text)
         kept[text[0]] = sequence.cached // PAGE
         sequence.release()
     assert kept == {1: 4, 2: 1, 3: 4}
@@ -250,6 +209,25 @@ def test_contents_in_doubt_are_not_found_again() -> None:
     begun(pool, [*text, *text]).release(sound=False)
     assert pool.match(text) == ([], 0)
     pool.check_integrity([])
+
+
+def test_pages_that_come_back_go_on_where_those_that_stayed_end() -> None:
+    pool, text = small_pool(), list(range(5 * PAGE))
+    said(pool, text[: 3 * PAGE])
+    assert pool.restore(text, pages_of(text)[4:]) == 0, "the page before it is missing"
+    assert pool.restore(text, pages_of(text)[1:]) == 2 * PAGE
+    sequence = begun(pool, [*text, 7])
+    assert sequence.account.cached == len(text) and holds_its_own(sequence)
+    assert pool.restore(text, pages_of(text)) == 0, "all of them are there"
+    pool.check_integrity([sequence.table])
+
+
+def test_pages_come_back_as_far_as_there_is_room() -> None:
+    pool, text = small_pool(), list(range(6 * PAGE))
+    holder = begun(pool, [1] * ((PAGES - 4) * PAGE))
+    assert pool.restore(text, pages_of(text)) == 4 * PAGE
+    assert pool.idle == 4 and holds_its_own(holder)
+    pool.check_integrity([holder.table])
 
 
 def test_the_check_notices_books_that_are_wrong() -> None:
