@@ -102,7 +102,7 @@ async def _summarized(
         begin = cut
         cut, _ = shortened(sizes, context, begin, last, beside=longest(context))
         oldest = len(talk.left_out(cut))
-        emit(Notice(code="overflow", text=f"the context is full: summarizing the {oldest} oldest turns"))
+        emit(Notice(code="summarizing", text=f"the context is full: summarizing the {oldest} oldest turns"))
         text = await writer.write(talk, sizes, text, begin, cut)
         messages, prompt = await rendered()
     if text and context - len(prompt.ids) < LEAST_ROOM:

@@ -12,13 +12,18 @@ from engine.protocol import Receipt
 
 
 def charged(account: Account, hidden: Sequence[Account]) -> Account:
-    """An answer's account with the forwards of the work before it, and the seconds of its sampling."""
-    sampling_s = dict(account.sampling_s)
-    for other in hidden:
-        for phase, seconds in other.sampling_s.items():
-            sampling_s[phase] = sampling_s.get(phase, 0.0) + seconds
-    before = [work for other in hidden for work in other.forwarded]
-    return replace(account, forwarded=[*before, *account.forwarded], sampling_s=sampling_s)
+    """An answer's account with all that was spent before it; cached tokens and times are its own."""
+    every = [*hidden, account]
+    phases = {phase for one in every for phase in one.sampling_s}
+    return replace(
+        account,
+        forwarded=[work for one in every for work in one.forwarded],
+        sampling_s={phase: sum(one.sampling_s.get(phase, 0.0) for one in every) for phase in phases},
+        drafts_accepted=sum(one.drafts_accepted for one in every),
+        drafts_rejected=sum(one.drafts_rejected for one in every),
+        drafted=[work for one in every for work in one.drafted],
+        degradations=[event for one in every for event in one.degradations],
+    )
 
 
 def told(receipt: Receipt, turns_left_out: tuple[str, ...], hidden: Sequence[Account]) -> Receipt:

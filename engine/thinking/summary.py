@@ -103,7 +103,10 @@ class Writer:
                     return self._nothing("the context is too small to summarize in")
                 self.notices.append(f"only the ends of {' and '.join(talk.names[begin])} were summarized")
             lease = self.lend(tokens)
-            text = await self._written(await aside(partial(prompted, part, text)), lease)
+            try:
+                text = await self._written(await aside(partial(prompted, part, text)), lease)
+            except MemoryError:
+                return self._nothing("there is no memory to summarize in")
             if lease.cancelled:
                 return ""
             if not text:

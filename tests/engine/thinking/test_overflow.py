@@ -332,6 +332,23 @@ async def test_a_context_too_small_to_summarize_in_leaves_the_turns_out_and_says
     assert any("too small to summarize in" in notice for notice in talk.notices)
 
 
+async def test_without_memory_for_a_summary_the_turns_are_left_out_and_that_is_said(
+    backend: LocalBackend,
+) -> None:
+    talk = Talk(backend, "summarize")
+    prefill = backend.prefill
+
+    async def short_of_memory(ids: Sequence[int], *rest: object) -> Node:
+        if "Summarize our conversation" in TOKENIZER.decode(ids):
+            raise MemoryError
+        return await prefill(ids, *rest)  # type: ignore[arg-type]
+
+    backend.prefill = short_of_memory  # type: ignore[method-assign,assignment]
+    done = await talk.fill()
+    assert done.answer == "12" and done.summary is None and done.receipt.state.turns_left_out
+    assert any("no memory to summarize in" in notice for notice in talk.notices)
+
+
 async def test_a_summary_without_end_is_cut_where_it_may_be_no_longer(tmp_path: Path) -> None:
     talk = Talk(backend_of(tmp_path, {ANSWERING: ONE, ONE: ONE, TWO: EOS}), "summarize")
     for number in range(12):
