@@ -39,6 +39,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     top_k: int | None = None
     seed: int = 0
     max_tokens: int | None = None
+    confidence: bool = False
     overflow: Overflow = "stop"
     """What happens to a conversation that outgrows the context."""
     keep_alive: float | None = None
@@ -223,6 +224,7 @@ _KINDS: dict[str, _Kind] = {
     "top_k": _NATURAL,
     "seed": _NATURAL,
     "max_tokens": _COUNT,
+    "confidence": _Kind("true or false", _truth),
     "overflow": _one_of(get_args(Overflow)),
     "keep_alive": _Kind("a duration such as 30s, 10m, 1h or 0", duration),
     "offline": _Kind("true or false", _truth),

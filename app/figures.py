@@ -126,10 +126,17 @@ def receipt_line(answer: Answer, place: tuple[int, int] | None = None) -> str:
         _plain(receipt.speed.decode_tok_s),
         quantity(receipt.compute.flops.total),
         f"energy {UNKNOWN}" if energy.value is None else quantity(energy),
+        sureness(answer),
         f"{len(left_out)} turns {SUMMARIZED if answer.summary else DROPPED}" if left_out else "",
         FINISHES[answer.finish],
     ]
     return " · ".join(part for part in parts if part)
+
+
+def sureness(answer: Answer) -> str:
+    """How sure the model was of its tokens, the least sure passage last: `sure 12.4, at least 3.1`."""
+    found = next((candidate.confidence for candidate in answer.candidates if candidate.kept), None)
+    return f"sure {found.mean:.1f}, at least {found.lowest:.1f}" if found is not None else ""
 
 
 def turns_left_out(names: Sequence[str], summary: Summary | None) -> str:

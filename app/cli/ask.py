@@ -66,6 +66,7 @@ Examples:
 @click.option("--top-k", type=int, metavar="K", help="Sample from the K likeliest tokens.")
 @click.option("--seed", type=int, metavar="N", help="The same seed gives the same answer.")
 @click.option("--max-tokens", type=int, metavar="N", help="Cap the visible answer.")
+@click.option("--confidence", is_flag=True, default=None, help="Measure how sure the model is of its tokens.")
 @click.option(
     "--overflow",
     metavar="stop|drop|summarize",
@@ -124,6 +125,7 @@ def ask(
         think=settings.think,
         sampling=settings.sampling(),
         max_tokens=settings.max_tokens,
+        confidence=settings.confidence,
         overflow=settings.overflow,
         summary=summary,
     )

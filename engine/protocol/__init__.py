@@ -30,6 +30,7 @@ from engine.protocol.messages import (
 from engine.protocol.receipt import (
     Answer,
     Candidate,
+    Confidence,
     Quantity,
     Receipt,
     Summary,
@@ -46,6 +47,7 @@ __all__ = [
     "AnswerRequest",
     "Cancel",
     "Candidate",
+    "Confidence",
     "Control",
     "Delta",
     "Engine",

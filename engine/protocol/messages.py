@@ -37,6 +37,11 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     threads: int | None = None
     deterministic: bool = False
     """Each token's bits are the same whatever is computed beside it; slower."""
+    draft: str | None = None
+    """Who guesses ahead: another model, `exit:N` for the model's first N layers, or nobody, `off`.
+
+    None: what the text itself repeats is guessed, where that pays.
+    """
 
 
 class Sampling(Struct, frozen=True, kw_only=True):
@@ -64,6 +69,8 @@ class AnswerRequest(Struct, frozen=True, kw_only=True):
     think: Think = "max"
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
+    confidence: bool = False
+    """Say how sure the model was; takes a little time per token."""
     overflow: Overflow = "stop"
     summary: Summary | None = None
 

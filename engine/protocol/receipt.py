@@ -71,7 +71,8 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
     """Tokens by kind. Each forwarded token has exactly one kind; a cached token is not forwarded.
 
     `summary` are those read and written to make the summary of turns that do not fit into the context.
-    `thinking` and `answer` are those of the kept answer as shown. `pending` of them (0 or 1) was sampled and
+    `thinking` and `answer` are those of the kept answer as shown. `draft_accepted` of them had been guessed, and
+    are counted there; `draft_rejected` were guessed and forwarded in vain. `pending` of them (0 or 1) was sampled and
     shown but never fed back, as at a length limit, so that the kinds from `prefilled` on, minus `pending`,
     equal the tokens that the runner counted by itself.
     """
@@ -95,8 +96,7 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
         """Tokens that went through the model: the sum over kinds."""
         kinds = (
             self.prefilled, self.thinking, self.answer, self.forced, self.probe, self.score,
-            self.draft_accepted, self.draft_rejected, self.recomputed, self.discarded,
-            self.summary,
+            self.draft_rejected, self.recomputed, self.discarded, self.summary,
         )  # fmt: skip
         return sum(kinds) - self.pending
 
@@ -222,6 +222,21 @@ class Receipt(Struct, frozen=True, kw_only=True):
     state: State
 
 
+class Confidence(Struct, frozen=True, kw_only=True):
+    """How sure the model was of its tokens, thoughts included; in nats, higher is surer except for entropy.
+
+    `mean` and `lowest` are of the negative mean log-probability of each token's 20 likeliest choices, over
+    all tokens and over the least sure `window` of them.
+    """
+
+    tokens: int
+    entropy: float
+    self_certainty: float
+    mean: float
+    lowest: float
+    window: int
+
+
 class Candidate(Struct, frozen=True, kw_only=True):
     """One of the answers that were produced; exactly one is kept."""
 
@@ -230,6 +245,8 @@ class Candidate(Struct, frozen=True, kw_only=True):
     tokens: int
     kept: bool
     score: float | None = None
+    confidence: Confidence | None = None
+    """None where it was not asked for."""
 
 
 class Summary(Struct, frozen=True, kw_only=True):

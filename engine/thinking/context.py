@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.backend import Backend, Lease, Node, Sampler, WindDown
+from engine.backend import Backend, Lease, Node, Sampler, Watch, WindDown
 from engine.meter.tally import Tally
 from engine.protocol import Delta, Event, Phase
 from engine.thinking.budget import ThinkingBudget
@@ -42,6 +42,8 @@ class Context:
     """The budget, not the model, ended a thought."""
     ended_by: Literal["stop", "length"] = "stop"
     node: Node | None = None
+    watch: bool = False
+    watched: list[Watch] = field(default_factory=list)
     _blank: int = 0
     _streams: dict[Phase, TextStream] = field(default_factory=dict)
 
@@ -75,8 +77,10 @@ class Context:
             keep=frozenset({style.end}),
             banned=frozenset({style.start}),
             wind_down=WindDown(style.end, self.backend.tokenizer.sentence_ends()),
+            watch=self.watch,
             on_tokens=self._hear_thought,
         )
+        self.watched += extension.watched
         self._flush("thinking")
         self._check(self.budget.lease)
         if extension.stop_id != style.end:
@@ -103,8 +107,10 @@ class Context:
                 stop=eos,
                 keep=opening if reopen else frozenset(),
                 banned=closing | (frozenset() if reopen else opening) | (eos if end_banned else frozenset()),
+                watch=self.watch,
                 on_tokens=self._hear_answer,
             )
+            self.watched += extension.watched
             self._check(self.answer_lease)
             if extension.stop_id in opening:
                 self.tally.sampled("answer", 1)

@@ -25,6 +25,7 @@ from engine.protocol import (
 )
 from engine.protocol.receipt import Finish
 from engine.thinking import budget as budgets
+from engine.thinking.confidence import confidence
 from engine.thinking.context import Cancelled, Context
 from engine.thinking.fitting import Fitted, fit
 from engine.thinking.formats import Resolved, UnresolvedMarkers, resolve
@@ -136,7 +137,13 @@ async def answer(
         thinking=context.thinking.strip(),
         finish=finish,
         candidates=(
-            Candidate(id=context.candidate, answer=text, tokens=context.tally.answer_tokens, kept=True),
+            Candidate(
+                id=context.candidate,
+                answer=text,
+                tokens=context.tally.answer_tokens,
+                kept=True,
+                confidence=confidence(context.watched),
+            ),
         ),
         receipt=receipt,
         summary=fitted.summary,
@@ -241,6 +248,7 @@ async def _context(
         answer_lease=Lease(request.max_tokens or room),
         tally=tally,
         emit=emit,
+        watch=request.confidence,
     )
     notices = [Notice(code="overflow", text=note) for note in fitted.notices]
     return context, fitted, notices + [Notice(code="thinking", text=note) for note in notes]

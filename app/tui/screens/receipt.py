@@ -52,6 +52,11 @@ class ReceiptScreen(ModalScreen[None]):
             yield Static(Content("Tokens"), classes="title")
             for name in TokenCounts.__struct_fields__:
                 yield PlainRow(words(name), figures.count(getattr(receipt.tokens, name)))
+            for candidate in self._answer.candidates:
+                if candidate.confidence is not None:
+                    yield Static(Content("Confidence (nats)"), classes="title")
+                    for name, value in msgspec.structs.asdict(candidate.confidence).items():
+                        yield PlainRow(words(name), f"{value:,.3g}")
             yield Static(Content("Ran on"), classes="title")
             for name, value in msgspec.structs.asdict(receipt.environment).items():
                 yield PlainRow(words(name), figures.UNKNOWN if value is None else clean_line(str(value)))
