@@ -47,6 +47,11 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     None leaves it at what the engine was told last, at first 10 minutes.
     """
+    prompt_store: int | None = None
+    """Bytes on disk for what prompts were computed to, 0: none are kept.
+
+    None: 4 GB, at most a tenth of the free space. An engine that runs keeps to what it was started with.
+    """
     offline: bool = False
     theme: str | None = None
     show_thinking: ShowThinking = "line"
@@ -157,6 +162,19 @@ def duration(value: object) -> float:
     raise ValueError
 
 
+def size(value: object) -> int:
+    """Bytes of a size such as 4GB, 500 MB, 1.5GiB, off or a bare number. Raises ValueError."""
+    if value == "off":
+        return 0
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,6})?) ?(?:([kmgt])(i?))?b?", str(value).strip().lower())
+    if match is None:
+        raise ValueError
+    count = int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
+    if count >= 2**63:
+        raise ValueError
+    return count
+
+
 def _text(value: object) -> str:
     if isinstance(value, str) and value.strip():
         value.encode()  # raises UnicodeEncodeError, a ValueError, for what no message can carry
@@ -227,6 +245,7 @@ _KINDS: dict[str, _Kind] = {
     "confidence": _Kind("true or false", _truth),
     "overflow": _one_of(get_args(Overflow)),
     "keep_alive": _Kind("a duration such as 30s, 10m, 1h or 0", duration),
+    "prompt_store": _Kind("a size such as 500MB, 4GB or off", size),
     "offline": _Kind("true or false", _truth),
     "theme": _NAME,
     "show_thinking": _one_of(get_args(ShowThinking)),

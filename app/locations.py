@@ -44,6 +44,11 @@ def sessions_directory() -> Path:
     return data_directory() / "sessions"
 
 
+def prompts_directory() -> Path:
+    """What prompts were computed to, kept for the next time; may be lost, and takes much room."""
+    return platformdirs.user_cache_path(APP) / "prompts"
+
+
 def state_directory() -> Path:
     """Where what may be lost lives: logs and remembered choices."""
     return platformdirs.user_state_path(APP)

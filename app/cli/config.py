@@ -9,7 +9,10 @@ from app import locations
 from app.cli.output import show, show_json, show_table, warn
 from app.config import load
 
-UNSET = {"keep_alive": "as the engine was told last; 10m at first"}
+UNSET = {
+    "keep_alive": "as the engine was told last; 10m at first",
+    "prompt_store": "4 GB, at most a tenth of the free space",
+}
 """What is shown of a setting without a value where nothing would not say enough."""
 
 
@@ -36,7 +39,7 @@ def config(ctx: click.Context, as_json: bool) -> None:
         )
     else:
         rows = [
-            (key, UNSET.get(key, "") if value is None else _text(value), configuration.origins[key])
+            (key, UNSET.get(key, "") if value is None else _text(key, value), configuration.origins[key])
             for key, value in settings.items()
         ]
         show_table(("setting", "value", "from"), rows)
@@ -48,7 +51,9 @@ def path() -> None:
     show(str(locations.config_file()))
 
 
-def _text(value: object) -> str:
+def _text(key: str, value: object) -> str:
+    if key == "prompt_store":
+        return f"{value:,} bytes" if value else "off"
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -38,7 +38,7 @@ def test_every_setting_can_be_set_by_a_variable(monkeypatch: pytest.MonkeyPatch)
     values = {
         "model": "m", "profile": "p", "device": "cpu", "threads": 2, "context": 512, "think": "off",
         "method": "cot", "temperature": 0.5, "top_p": 0.9, "top_k": 40, "seed": 7, "max_tokens": 99,
-        "keep_alive": 90.0, "offline": True, "theme": "dark", "show_thinking": "full",
+        "keep_alive": 90.0, "prompt_store": 5000, "offline": True, "theme": "dark", "show_thinking": "full",
     }  # fmt: skip
     for key, value in values.items():
         monkeypatch.setenv(f"MULL_{key.upper()}", "1.5m" if key == "keep_alive" else str(value))
@@ -50,6 +50,17 @@ def test_every_setting_can_be_set_by_a_variable(monkeypatch: pytest.MonkeyPatch)
 )
 def test_a_duration_may_have_a_unit(text: str, seconds: float) -> None:
     assert config.load({"keep_alive": text}).settings.keep_alive == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("4GB", 4 * 10**9), ("500 mb", 5 * 10**8), ("1.5GiB", 3 * 2**29), ("64k", 64_000),
+        ("2TB", 2 * 10**12), ("0", 0), ("off", 0), (0, 0), (12345, 12345), ("7b", 7),
+    ],
+)  # fmt: skip
+def test_a_size_may_have_a_unit(text: object, count: int) -> None:
+    assert config.load({"prompt_store": text}).settings.prompt_store == count
 
 
 def test_an_unknown_key_warns_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +84,10 @@ def test_an_unknown_key_warns_with_the_nearest_name(monkeypatch: pytest.MonkeyPa
         ("temperature = nan", "temperature is nan, but must be a number from 0 up"),
         ('keep_alive = "soon"', "keep_alive is 'soon', but must be a duration such as 30s"),
         ('show_thinking = "some"', "show_thinking is 'some', but must be hidden or line or full"),
+        ('prompt_store = "much"', "prompt_store is 'much', but must be a size such as 500MB, 4GB or off"),
+        ("prompt_store = -1", "prompt_store is -1, but must be a size"),
+        ("prompt_store = true", "prompt_store is True, but must be a size"),
+        ('prompt_store = "99999999999TB"', "prompt_store is '99999999999TB', but must be a size"),
         ('offline = "maybe"', "offline is 'maybe', but must be true or false"),
         ("model = 3", "model is 3, but must be a folder, a repository or a name"),
         ("seed = 99999999999999999999", "seed is 99999999999999999999, but must be a whole number"),

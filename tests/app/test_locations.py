@@ -15,6 +15,7 @@ def test_every_place_is_below_the_user_s_own_folders(home: Path) -> None:
     assert locations.config_file() == home / "config" / "mull" / "config.toml"
     assert locations.profiles_directory() == home / "config" / "mull" / "profiles"
     assert locations.sessions_directory() == home / "data" / "mull" / "sessions"
+    assert locations.prompts_directory() == home / "cache" / "mull" / "prompts"
     assert locations.state_file() == home / "state" / "mull" / "state.json"
     assert locations.engine_log() == home / "state" / "mull" / "engine.log"
 
