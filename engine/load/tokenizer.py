@@ -53,6 +53,12 @@ class HubTokenizer:
         self.eos_ids = frozenset(self._eos_ids(folder))
         self.size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Ids by their spelling, special tokens included."""
+        found: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        return found
+
     def render(self, messages: Sequence[Message], **template_arguments: object) -> list[int]:
         """The prompt's ids by the chat template, generation prompt included. Raises ModelError."""
         from transformers.utils.chat_template_utils import render_jinja_template
@@ -97,8 +103,9 @@ class HubTokenizer:
         spelled = {bytes_to_text.pre_tokenize_str(end)[0][0] for end in _SENTENCE_ENDS}
         ends = (*spelled, *_SENTENCE_ENDS, "<0x0A>")
         special = {id for id, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
-        vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
-        return frozenset(id for text, id in vocabulary.items() if text.endswith(ends) and id not in special)
+        return frozenset(
+            id for text, id in self.vocabulary.items() if text.endswith(ends) and id not in special
+        )
 
     def _eos_ids(self, folder: Path) -> set[int]:
         """End-of-sequence ids of the generation settings, the model and the tokenizer together."""

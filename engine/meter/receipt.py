@@ -57,7 +57,9 @@ class Outcome:
 def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
     """The receipt, at the moment of the call: `time.total` ends here."""
     total_s = (time.monotonic_ns() - clock.accepted_ns) / 1e9 - clock.load_s
-    steps = merged(tuple(step(backend, "0", work) for work in outcome.account.forwarded))
+    account = outcome.account
+    steps = merged([step(backend, "0", work) for work in account.forwarded])
+    steps += merged([step(backend, "0", work) for work in account.drafted])
     tokens = _tokens(outcome)
     times = _times(clock, outcome.account, steps, total_s, _saved(backend, tokens.cached, steps))
     sampling_s = outcome.account.sampling_s
@@ -95,12 +97,13 @@ PHASES = ("prefill", "thinking", "answer")
 
 
 def merged(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Consecutive steps of the same primitive and phase as one."""
+    """Consecutive steps of a primitive and phase as one; as two where decoding and vain guesses alternate."""
     out: list[Step] = []
     for entry in steps:
-        last = out[-1] if out else None
-        if last is not None and (last.primitive, last.phase) == (entry.primitive, entry.phase):
-            out[-1] = structs.replace(
+        place = _place(out, entry)
+        if place is not None:
+            last = out[place]
+            out[place] = structs.replace(
                 last,
                 tokens=last.tokens + entry.tokens,
                 seconds=last.seconds + entry.seconds,
@@ -111,6 +114,17 @@ def merged(steps: Sequence[Step]) -> tuple[Step, ...]:
         else:
             out.append(entry)
     return tuple(out)
+
+
+def _place(steps: Sequence[Step], entry: Step) -> int | None:
+    """The index of the step that an entry goes on with."""
+    for place in range(len(steps) - 1, max(len(steps) - 3, -1), -1):
+        before = steps[place]
+        if (before.primitive, before.phase) == (entry.primitive, entry.phase):
+            return place
+        if {before.primitive, entry.primitive} != {"extend", "verify"}:
+            return None
+    return None
 
 
 def _busy(entry: Step) -> float:
@@ -131,6 +145,8 @@ def _tokens(outcome: Outcome) -> TokenCounts:
         forced=count("forced"),
         probe=count("probe"),
         score=count("score"),
+        draft_accepted=sum(work.accepted for work in outcome.account.forwarded),
+        draft_rejected=count("draft_rejected"),
         recomputed=count("recomputed"),
         pending=int(pending is not None),
     )
@@ -196,17 +212,17 @@ def _saved(backend: Backend, cached: int, steps: Sequence[Step]) -> Quantity:
 def _speed(backend: Backend, steps: Sequence[Step], sampling_s: float) -> Speed:
     """Rates, sampling included, and their share of what the profile's hardware could do.
 
-    Guesses that were wrong take time and give no tokens.
+    To guess takes time, and a wrong guess gives no token.
     """
     prefill = _Work.of(entry for entry in steps if entry.primitive == "prefill")
     forwards = _Work.of(entry for entry in steps if entry.primitive == "extend")
-    wrong = _Work.of(entry for entry in steps if entry.primitive == "verify")
+    guesses = _Work.of(entry for entry in steps if entry.primitive in ("verify", "draft"))
     decode = replace(
         forwards,
-        seconds=forwards.seconds + wrong.seconds + sampling_s,
-        busy_seconds=forwards.busy_seconds + wrong.busy_seconds + sampling_s,
-        bytes=forwards.bytes + wrong.bytes,
-        flops=forwards.flops + wrong.flops,
+        seconds=forwards.seconds + guesses.seconds + sampling_s,
+        busy_seconds=forwards.busy_seconds + guesses.busy_seconds + sampling_s,
+        bytes=forwards.bytes + guesses.bytes,
+        flops=forwards.flops + guesses.flops,
     )
     return Speed(
         prefill_tok_s=prefill.rate("tokens / prefill seconds"),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.backend import Backend, Forwarded
+from engine.backend import Account, Backend, Forwarded
 from engine.protocol import Metered, Phase
 from engine.protocol.receipt import Step
 from profiles.costs import decode_bytes, decode_flops, prefill_bytes, prefill_flops, roofline_seconds
@@ -33,6 +33,8 @@ class Tally:
     answer_tokens: int = 0
     forced_tokens: int = 0
     flops: dict[str, int] = field(default_factory=lambda: {"prefill": 0, "thinking": 0, "answer": 0})
+    account: Account | None = None
+    """Of the node, as soon as there is one."""
     _recent: deque[tuple[int, int]] = field(default_factory=deque)
 
     @property
@@ -82,6 +84,8 @@ class Tally:
             cached_tokens=self.cached,
             thinking_tokens=self.thinking_tokens,
             answer_tokens=self.answer_tokens,
+            drafts_accepted=self.account.drafts_accepted if self.account is not None else 0,
+            drafts_rejected=self.account.drafts_rejected if self.account is not None else 0,
             thinking_limit=thinking_limit,
             context_used=self.context_used,
             context_limit=self.backend.info.context,
@@ -115,19 +119,21 @@ def step(backend: Backend, candidate: str, work: Forwarded) -> Step:
 
     Of the weights, which a forward reads once for all that are in it, a node bears its share of the tokens.
     """
-    shape = backend.shape
+    name, shape = backend.info.name, backend.shape
+    if work.primitive == "draft" and backend.draft is not None:
+        name, shape = backend.draft.name, backend.draft.shape
     moved = prefill_bytes(shape, work.tokens, work.context, logits_rows=work.logits_rows)
     return Step(
         primitive=_PRIMITIVES.get(work.kind, work.primitive),
         phase=work.phase,
         candidate=candidate,
-        model=backend.info.name,
+        model=name,
         tokens=work.tokens,
         context=work.context,
         seconds=work.seconds,
         busy_seconds=work.seconds * work.share,
         flops=prefill_flops(shape, work.tokens, work.context, logits_rows=work.logits_rows).total,
-        bytes=round(moved.weights * work.share * work.part) + moved.kv_read + moved.kv_write,
+        bytes=round((moved.weights * work.share + moved.kv_read) * work.part) + moved.kv_write,
     )
 
 

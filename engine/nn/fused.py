@@ -131,8 +131,13 @@ class FusedDecoder:
         if head.weight is not self._embedding:
             head.weight = nn.Parameter(head.weight.new_empty(0), requires_grad=False)
 
-    def __call__(self, ids: Sequence[int], step: Any, logits_of: Sequence[int]) -> torch.Tensor | None:
-        """Forward ids at the step's positions; the logits of some of them, [wanted, vocabulary]."""
+    def __call__(
+        self, ids: Sequence[int], step: Any, logits_of: Sequence[int], layers: int | None = None
+    ) -> torch.Tensor | None:
+        """Forward ids at the step's positions; the logits of some of them, [wanted, vocabulary].
+
+        With `layers` only the first ones are run, and the head after them.
+        """
         if len(ids) == 1:
             x = self._embedding.narrow(0, ids[0], 1)
         else:
@@ -143,7 +148,7 @@ class FusedDecoder:
         else:
             positions = step.positions(x.device)
             cos, sin = self._cos[positions], self._sin[positions]
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self._layers[:layers]):
             x = self._block(x, index, layer, cos, sin, step)
         if not logits_of:
             return None
@@ -165,6 +170,21 @@ class FusedDecoder:
         x = layer.o.add(out.reshape(rows, -1), x)
         gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
         return layer.down.add(functional.silu(gate).mul_(up), x)
+
+
+class FirstLayers:
+    """A decoder's first layers with its head: an early exit."""
+
+    def __init__(self, decoder: FusedDecoder, layers: int) -> None:
+        self._decoder = decoder
+        self._layers = layers
+
+    def pack(self) -> None:
+        """The weights are the decoder's, packed or not."""
+
+    def __call__(self, ids: Sequence[int], step: Any, logits_of: Sequence[int]) -> torch.Tensor | None:
+        """As the decoder itself."""
+        return self._decoder(ids, step, logits_of, self._layers)
 
 
 def _is_standard(layer: Any) -> bool:

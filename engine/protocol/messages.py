@@ -182,6 +182,10 @@ class Metered(Struct, frozen=True, kw_only=True, tag="metered"):
     """Tokens of the prompt that were in the cache from earlier answers."""
     thinking_tokens: int
     answer_tokens: int
+    drafts_accepted: int = 0
+    """Tokens that were guessed, and found right."""
+    drafts_rejected: int = 0
+    """Tokens that were guessed in vain."""
     thinking_limit: int
     context_used: int
     context_limit: int

@@ -71,10 +71,10 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
     """Tokens by kind. Each forwarded token has exactly one kind; a cached token is not forwarded.
 
     `summary` are those read and written to make the summary of turns that do not fit into the context.
-    `thinking` and `answer` are those of the kept answer as shown. `draft_accepted` of them had been guessed, and
-    are counted there; `draft_rejected` were guessed and forwarded in vain. `pending` of them (0 or 1) was sampled and
-    shown but never fed back, as at a length limit, so that the kinds from `prefilled` on, minus `pending`,
-    equal the tokens that the runner counted by itself.
+    `thinking` and `answer` are those of the kept answer as shown; `draft_accepted` of them had been guessed,
+    and do not count again. `draft_rejected` were guessed and forwarded in vain. `pending` of those shown (0
+    or 1) was sampled but never fed back, as at a length limit, so that the kinds from `prefilled` on, minus
+    `pending`, equal the tokens that the runner counted by itself.
     """
 
     prompt: int = 0

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from engine.backend import Sampler
-from engine.load.checkpoint import Checkpoint, inspect, load_model, read_json
+from engine.load.checkpoint import Checkpoint, inspect, read_json
 from engine.load.errors import DoesNotFit, ModelError
 from engine.load.locate import BUNDLED, locate
 from engine.load.tokenizer import HubTokenizer
-from engine.nn import attention
-from engine.nn.linear import can_pack
 from engine.protocol import ModelInfo, ModelSpec
-from engine.runtime.agreement import fastest_forward
-from engine.runtime.fingerprint import fingerprint
+from engine.runtime.assemble import affordable, assemble, fitting_dtype, longest_context
+from engine.runtime.create_draft import inspect_draft, speculation
 from engine.runtime.local import LocalBackend
 from engine.runtime.memory import system_memory
-from engine.runtime.pages import PAGE, PagePool
+from engine.runtime.pages import PAGE
 from engine.runtime.runner import Runner, StockForward
 from profiles.catalogue import Profile
 from profiles.costs import kv_bytes_per_token
@@ -31,15 +27,8 @@ DEFAULT_CONTEXT = 8192
 """Tokens, where neither the request nor the model says less."""
 SMALL_BYTES = 64 * 2**20
 """Weights below which a second thread costs more than it gives: each operation is over before it wakes."""
-CONTEXTS = 4
-"""Full contexts that the pages hold where memory allows: for samples in parallel and what they leave behind."""
-KV_SHARE = 0.25
-"""The part of the free memory that keys and values may take."""
 THINK_STEPS = (256, 1024, 4096)
 """Thinking caps for a model whose folder has no mull.json that states its own."""
-
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-_STORED = {"F32": "fp32", "F64": "fp32"}
 
 
 def create(
@@ -60,7 +49,7 @@ def create(
     small = checkpoint.weights.total_bytes < SMALL_BYTES
     threads = spec.threads or (1 if small else settings.threads)
     torch.set_num_threads(threads)
-    dtype = _dtype(checkpoint, settings.dtype, system_memory(device).free)
+    dtype = fitting_dtype(checkpoint, settings.dtype, system_memory(device).free)
     tokenizer = HubTokenizer(folder)
     if tokenizer.size > checkpoint.shape.vocab:
         raise ModelError(
@@ -69,31 +58,22 @@ def create(
             "tokenizer and weights are of different models; download the model again",
         )
     think_steps, thinking_format = _own_settings(folder)
-    attention.register()
-    model = load_model(checkpoint, dtype, device, attention.NAME, on_progress)
-    size = _BYTES[dtype]
-    shape = replace(checkpoint.shape, weight_bytes=size, head_bytes=size, kv_bytes=size)
-    context = _context(spec, checkpoint, kv_bytes_per_token(shape), system_memory(device).free)
-    affordable = int(system_memory(device).free * KV_SHARE / kv_bytes_per_token(shape)) // PAGE
-    pages = max(-(-context // PAGE), min(CONTEXTS * -(-context // PAGE), affordable))
-    capability = torch.backends.cpu.get_cpu_capability().lower() if device == "cpu" else "cuda"
-    pool = PagePool(
-        shape.layers,
-        shape.kv_heads,
-        shape.head_dim,
-        pages,
-        model.dtype,
-        device,
-        fingerprint(checkpoint, dtype, f"{capability} {threads}"),
-    )
-    parameters = [(parameter.numel(), parameter.nbytes) for parameter in model.parameters()]
-    packed = can_pack(model.dtype, device) and (not small or spec.deterministic)
-    forward = fastest_forward(model, StockForward(model), pool, context, packed)
-    kernel_class = [
-        capability,
+    draft = inspect_draft(spec, checkpoint, tokenizer)
+    loaded = assemble(
+        checkpoint,
         dtype,
-        "stock" if isinstance(forward, StockForward) else "fused",
-        *(["packed"] if packed else []),
+        device,
+        threads,
+        not small or spec.deterministic,
+        lambda shape: _context(spec, checkpoint, affordable(shape, device), kv_bytes_per_token(shape)),
+        on_progress,
+    )
+    context = loaded.context
+    kernel_class = [
+        loaded.capability,
+        dtype,
+        "stock" if isinstance(loaded.forward, StockForward) else "fused",
+        *(["packed"] if loaded.packed else []),
         *(["exact"] if spec.deterministic else []),
         f"{threads}t",
     ]
@@ -103,23 +83,26 @@ def create(
             path=str(folder),
             revision=folder.name if folder.parent.name == "snapshots" else None,
             architecture=checkpoint.model_class.__name__,
-            parameters=sum(elements for elements, _ in parameters),
-            weight_bytes=sum(size for _, size in parameters),
+            parameters=loaded.parameters,
+            weight_bytes=loaded.weight_bytes,
             dtype=dtype,
             device=device,
             profile=profile.id,
             context=context,
-            longest_context=_longest(checkpoint.config),
+            longest_context=longest_context(checkpoint.config),
             threads=threads,
             thinking_format=thinking_format,
             think_steps=tuple(step for step in think_steps if step < context),
         ),
-        shape=shape,
+        shape=loaded.shape,
         profile=profile,
         tokenizer=tokenizer,
         defaults=_defaults(folder),
         kernel_class="-".join(kernel_class),
-        runner=Runner(forward, pool, exact=spec.deterministic),
+        runner=Runner(loaded.forward, loaded.pool, exact=spec.deterministic),
+        speculation=speculation(
+            spec, draft, loaded, tokenizer.size, settings.dtype, device, threads, on_progress
+        ),
     )
 
 
@@ -137,24 +120,9 @@ def _device(name: str) -> str:
     return f"{device.type}:{device.index or 0}"
 
 
-def _dtype(checkpoint: Checkpoint, preferred: str, free: int) -> str:
-    """float32 checkpoints stay so; others get the machine's dtype, or 16 bits where only those fit."""
-    elements = checkpoint.weights.elements
-    dtype = _STORED.get(checkpoint.weights.dtype, preferred)
-    if dtype == "fp32" and checkpoint.weights.dtype not in _STORED and elements * 4 > free:
-        dtype = "bf16"
-    if (needed := elements * _BYTES[dtype]) > free:
-        raise DoesNotFit(
-            f"{checkpoint.folder} needs {needed / 1e9:.1f} GB for its weights, {free / 1e9:.1f} GB are free",
-            "use a smaller model, or free memory",
-        )
-    return dtype
-
-
-def _context(spec: ModelSpec, checkpoint: Checkpoint, token_bytes: float, free: int) -> int:
+def _context(spec: ModelSpec, checkpoint: Checkpoint, affordable: int, token_bytes: float) -> int:
     """Tokens that the cache holds: as asked, else the default; within the model's and the memory's bounds."""
-    longest = _longest(checkpoint.config)
-    affordable = int(free * KV_SHARE / token_bytes)
+    longest = longest_context(checkpoint.config)
     wanted = spec.context or min(longest, DEFAULT_CONTEXT)
     if spec.context is not None and not PAGE <= spec.context <= longest:
         raise ModelError(
@@ -167,14 +135,6 @@ def _context(spec: ModelSpec, checkpoint: Checkpoint, token_bytes: float, free: 
             "use a shorter context, or free memory",
         )
     return min(wanted, affordable)
-
-
-def _longest(config: Any) -> int:
-    """Positions over which the model's keys stay valid: some rotary embeddings change beyond the original."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    changing = rope.get("rope_type") in ("longrope", "dynamic")
-    original = rope.get("original_max_position_embeddings") if changing else None
-    return int(original or config.max_position_embeddings)
 
 
 def _own_settings(folder: Path) -> tuple[tuple[int, ...], str | None]:

@@ -60,6 +60,8 @@ class Ladder:
     ) -> list[tuple[Work, Row]]:
         """The rows for which pages could be had; the pages are reserved. `stop` ends a work for good."""
         fitting: list[tuple[Work, Row]] = []
+        if self._cap is not None:
+            rows = [(work, row.without_drafts()) for work, row in rows]
         for work, row in sorted(rows, key=lambda pair: pair[0].sequence.born):
             if work not in works:  # it gave way to one before it
                 continue
@@ -86,6 +88,9 @@ class Ladder:
                 return row
             except MemoryError:
                 pass
+            if row.drafts:  # nobody gives way to a guess
+                row = row.without_drafts()
+                continue
             if self._discard_probe(work, works, stop) or self._preempt(work, works, kept):
                 continue
             if len(row.ids) <= SMALLEST_CHUNK or row.logits > 1:
@@ -130,7 +135,7 @@ class Ladder:
         largest = max(len(row.ids) for _, row in rows)
         for work, _ in rows:
             self.note(work.sequence, "an allocation failed: smaller forwards")
-        if largest > SMALLEST_CHUNK:
+        if largest > SMALLEST_CHUNK or any(row.drafts for _, row in rows):
             self._cap = max(SMALLEST_CHUNK, largest // 2)
             return []
         latest = max(rows, key=lambda pair: pair[0].sequence.born)[0]

@@ -29,9 +29,10 @@ from engine.runtime import primitives
 from engine.runtime import sequence as sequences
 from engine.runtime.delivery import Job, TokenDelivery
 from engine.runtime.memory import system_memory
-from engine.runtime.primitives import Rules, Sampling, Speculator
+from engine.runtime.primitives import Rules, Sampling
 from engine.runtime.runner import Runner
 from engine.runtime.scheduler import Scheduler, Work
+from engine.runtime.speculation import Speculation
 from engine.runtime.watch import Watcher
 from profiles.catalogue import Profile
 from profiles.costs import ModelShape
@@ -52,7 +53,7 @@ class LocalBackend:
         defaults: Sampler,
         kernel_class: str,
         runner: Runner,
-        speculator: Speculator | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         self.info = info
         self.shape = shape
@@ -65,7 +66,9 @@ class LocalBackend:
             "transformers": transformers.__version__,
         }
         self.runner = runner
-        self._speculator = speculator
+        self._speculation = speculation
+        self._drafter = speculation.drafter if speculation is not None else None
+        self.draft = self._drafter.info if self._drafter is not None else None
         self._scheduler = Scheduler(runner, info.threads)
         self._closed = False
 
@@ -120,7 +123,7 @@ class LocalBackend:
             try:
                 return (
                     yield from primitives.extend(
-                        sequence, sampling, self.info.context, speculator=self._speculator
+                        sequence, sampling, self.info.context, speculator=self._speculation
                     )
                 )
             finally:
@@ -173,17 +176,20 @@ class LocalBackend:
     async def cancel(self, node: Node) -> None:
         """Release the node's pages; idempotent. With the backend closed they are gone already."""
         if not self._closed:
-            await self._call(cast(sequences.Sequence, node).release)
+            await self._call(lambda: self._release(cast(sequences.Sequence, node)))
 
     def memory(self) -> MemoryUse:
         """Bytes in use now; of the pool, a CPU has committed the pages that were ever handed out."""
-        pool, system = self.runner.pool, system_memory(self.info.device)
-        committed = pool.touched if self.info.device == "cpu" else pool.pages
+        system, on_cpu = system_memory(self.info.device), self.info.device == "cpu"
+        pools, weights = [self.runner.pool], self.info.weight_bytes
+        if self._drafter is not None:
+            weights += self._drafter.weight_bytes
+            pools += [self._drafter.pool] if self._drafter.pool is not None else []
         return MemoryUse(
-            weights=self.info.weight_bytes,
-            kv_used=pool.held * pool.page_bytes,
-            kv_allocated=committed * pool.page_bytes,
-            kv_idle=pool.idle * pool.page_bytes,
+            weights=weights,
+            kv_used=sum(pool.held * pool.page_bytes for pool in pools),
+            kv_allocated=sum((pool.touched if on_cpu else pool.pages) * pool.page_bytes for pool in pools),
+            kv_idle=sum(pool.idle * pool.page_bytes for pool in pools),
             process=system.process,
             process_peak=system.process_peak,
             free=system.free,
@@ -195,7 +201,7 @@ class LocalBackend:
         """Cancel what runs, then let go of model and pages."""
         self._closed = True
         self._scheduler.close()
-        del self.runner, self._scheduler
+        del self.runner, self._scheduler, self._speculation, self._drafter
         if self.info.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -242,6 +248,11 @@ class LocalBackend:
             yield fork
         finally:
             await self.cancel(fork)
+
+    def _release(self, sequence: sequences.Sequence) -> None:
+        sequence.release()
+        if self._speculation is not None:
+            self._speculation.forget(sequence)
 
     def _check_fits(self, tokens: int) -> None:
         if tokens > self.info.context:

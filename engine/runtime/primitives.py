@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from engine.backend import Extension, Kind, Lease, Primitive, Probe, Sampler, StopReason, WindDown
+from engine.backend import Extension, Forwarded, Kind, Lease, Primitive, Probe, Sampler, StopReason, WindDown
 from engine.protocol import Phase
 from engine.runtime import sequence as sequences
 from engine.runtime.sampler import NotFinite, choose
@@ -47,6 +47,9 @@ class Stopped(Exception):
 SCORED = 64
 """Ids that are scored in one forward: each takes a row of logits."""
 
+DRAFTS = 15
+"""Ids that are guessed at most: they and the one before them go into one forward, however full it is."""
+
 Forwarding = Generator[Want, torch.Tensor | None, None]
 Extending = Generator[Want, torch.Tensor | None, Extension]
 
@@ -61,15 +64,23 @@ class Rules:
     wind_down: WindDown | None = None
 
 
+Likely = Callable[[np.ndarray, int], int | None]
+"""The id that an extension would choose from logits at a position; None for one that would end it."""
+
+
 class Speculator(Protocol):
     """Guesses a sequence's next ids, and learns whether that pays."""
 
-    def propose(self, sequence: sequences.Sequence, most: int) -> Sequence[int]:
+    def propose(self, sequence: sequences.Sequence, most: int, likely: Likely) -> Sequence[int]:
         """Up to `most` ids that may follow the sequence's; none where guessing is not worth a forward."""
         ...
 
-    def verified(self, sequence: sequences.Sequence, proposed: int, accepted: int) -> None:
-        """How many of the ids proposed last were found right."""
+    def verified(self, sequence: sequences.Sequence, forward: Forwarded) -> None:
+        """The forward that was proposed for, with guesses or without; what was chosen is on the sequence."""
+        ...
+
+    def forget(self, sequence: sequences.Sequence) -> None:
+        """Release what is held for a sequence; idempotent."""
         ...
 
 
@@ -153,15 +164,18 @@ def extend(
             drafts: tuple[int, ...] = ()
             rows: Sequence[torch.Tensor | np.ndarray] = [sequence.logits]
             if sequence.pending:
-                most = min(lease.limit - lease.used, context - len(sequence.ids)) - 1
+            forwarded = None
+                most = min(lease.limit - lease.used - 1, context - len(sequence.ids) - 1, DRAFTS)
                 if speculator is not None and most > 0:
-                    drafts = tuple(speculator.propose(sequence, most))
+                    drafts = sampling.useful(speculator.propose(sequence, most, sampling.likely(sequence)))
                 pending = sequence.pending_phase
                 primitive: Primitive = "probe" if kind == "probe" else "extend"
                 rows = yield Want(  # type: ignore[assignment]
                     sequence, primitive, kind or pending, pending, drafts, len(drafts) + 1
                 )
             known = len(sequence.ids)
+                drafts = drafts[: len(rows) - 1]  # fewer where memory is short
+                forwarded = sequence.account.forwarded[-1]
             for at, logits in enumerate(rows):
                 if at and not sampling.goes_on(sequence, context):
                     break
@@ -171,8 +185,8 @@ def extend(
             if drafts:
                 accepted = _agreed(sequence.ids[known:], drafts)
                 _settle(sequence, known, len(drafts), accepted, rows[accepted])
-                if speculator is not None:
-                    speculator.verified(sequence, len(drafts), accepted)
+            if speculator is not None and forwarded is not None:
+                speculator.verified(sequence, forwarded)
     except Stopped as stopped:
         sampling.reason = stopped.reason
     return sampling.result()
@@ -196,6 +210,7 @@ class Sampling:
         self._sampler = sampler
         self._rules = rules
         self._deliver = deliver
+        self._last = rules.stop | rules.keep | rules.banned
         self._watcher = watcher
         self._sampled: list[int] = []
         self._stop_id: int | None = None
@@ -244,6 +259,21 @@ class Sampling:
         return token
 
     def result(self) -> Extension:
+    def likely(self, sequence: sequences.Sequence) -> Likely:
+        """What would be chosen from a guesser's logits, by the same randomness."""
+        rules = self._rules
+
+        def choice(logits: np.ndarray, position: int) -> int | None:
+            token = choose(logits, self._sampler, position, sequence.path, rules.banned)
+            return None if token in rules.stop or token in rules.keep else token
+
+        return choice
+
+    def useful(self, drafts: Sequence[int]) -> tuple[int, ...]:
+        """Drafts up to the first that nothing could follow, or that cannot come."""
+        last = next((at for at, token in enumerate(drafts) if token in self._last), None)
+        return tuple(drafts[:last])
+
         """What was sampled, once it is over."""
         assert self.reason is not None
         watched = self._watcher.seen() if self._watcher is not None else ()
@@ -274,14 +304,18 @@ def _agreed(ids: Sequence[int], drafts: Sequence[int]) -> int:
 def _settle(
     sequence: sequences.Sequence, known: int, drafts: int, accepted: int, logits: torch.Tensor | np.ndarray
 ) -> None:
-    """After a verified forward: keep what was accepted in the pages, and tell the two apart in the account."""
+    """After a verified forward: keep in the pages what was accepted, and tell the two apart in the account."""
     sequence.cached = sequence.seen = known + accepted
     sequence.logits = logits.cpu().numpy() if isinstance(logits, torch.Tensor) else logits
-    entries = sequence.account.forwarded
+    sequence.trim()
+    account = sequence.account
+    account.drafts_accepted += accepted
+    account.drafts_rejected += drafts - accepted
+    entries = account.forwarded
     entry, kept, lost = entries[-1], 1 + accepted, drafts - accepted
     part = kept / (1 + drafts)
     entries[-1] = replace(
-        entry, tokens=kept, logits_rows=kept, seconds=entry.seconds * part, accepted=accepted
+        entry, tokens=kept, logits_rows=kept, seconds=entry.seconds * part, part=part, accepted=accepted
     )
     if lost:
         entries.append(
@@ -293,6 +327,7 @@ def _settle(
                 logits_rows=lost,
                 seconds=entry.seconds * (1 - part),
             )
+                part=1 - part,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -56,7 +56,8 @@ class StockForward:
 class Row:
     """Ids to put after a sequence's cached ones, and of how many of the last the logits are wanted.
 
-    `again`: they were in the pages before. `last`: nothing more is wanted after them.
+    `again`: they were in the pages before. `last`: nothing more is wanted after them. The last `drafts` of
+    them are guesses, without which the forward is worth as much.
     """
 
     sequence: sequences.Sequence
@@ -64,6 +65,13 @@ class Row:
     logits: int = 1
     again: bool = False
     last: bool = False
+    drafts: int = 0
+
+    def without_drafts(self) -> Row:
+        """The same with what is known to come, and no guesses."""
+        if not self.drafts:
+            return self
+        return replace(self, ids=self.ids[: -self.drafts], logits=self.logits - self.drafts, drafts=0)
 
 
 class Runner:

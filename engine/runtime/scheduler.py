@@ -19,14 +19,14 @@ import torch
 
 from engine.backend import Forwarded
 from engine.runtime.ladder import Ladder, out_of_memory
-from engine.runtime.primitives import Stopped, Want
+from engine.runtime.primitives import DRAFTS, Stopped, Want
 from engine.runtime.runner import Row, Runner
 from engine.runtime.sequence import Sequence
 from engine.runtime.step import Interrupted
 
 CHUNK = 512
 """Tokens of prompts per forward."""
-FEW = 16
+FEW = DRAFTS + 1
 """Wants of at most this many tokens are decoding: they are in every forward."""
 ROWS = 64
 """Sequences that decode in one forward; further ones take turns."""
@@ -150,7 +150,7 @@ class Scheduler:
             return
         seconds = time.perf_counter() - began
         tokens = sum(len(row.ids) for _, row in chosen)
-        if tokens > FEW and tokens > len(chosen):
+        if any(len(row.ids) > FEW for _, row in chosen):
             rate = tokens / seconds
             self._chunk_rate = rate if not self._chunk_rate else 0.5 * (self._chunk_rate + rate)
         self.ladder.forward_succeeded()
@@ -262,4 +262,5 @@ def _row(work: Work, most: int) -> Row:
     last = len(part) == len(rest)
     # of the whole want, the last `logits` tokens have theirs kept
     after = len(rest) - len(part)
-    return Row(sequence, part, max(0, min(len(part), want.logits - after)), last=last)
+    drafts = len(want.drafts) if last else 0
+    return Row(sequence, part, max(0, min(len(part), want.logits - after)), last=last, drafts=drafts)

@@ -53,6 +53,12 @@ class Sequence:
         """Hold enough pages for `tokens` tokens in all. Raises MemoryError."""
         self.pool.grow(self.table, -(-tokens // PAGE))
 
+    def trim(self) -> None:
+        """Give back the pages behind the cached ids: what lay there was rejected."""
+        pages = -(-self.cached // PAGE)
+        self.pool.release(self.table[pages:])
+        del self.table[pages:]
+
     def fork(self) -> Sequence:
         """Another sequence that goes on from here, on a path and with an account of its own.
 

@@ -56,6 +56,7 @@ class Context:
     async def prefill(self) -> Node:
         """The prompt in the cache. Raises Cancelled."""
         self.node = await self.backend.prefill(self.prompt, self.answer_lease, self.tally.prefill_progressed)
+        self.tally.account = self.node.account
         self._check(self.answer_lease)
         return self.node
 

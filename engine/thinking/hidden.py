@@ -35,6 +35,7 @@ def told(receipt: Receipt, turns_left_out: tuple[str, ...], hidden: Sequence[Acc
         receipt.tokens,
         prefilled=receipt.tokens.prefilled - prefilled,
         answer=receipt.tokens.answer - written,
+        draft_accepted=receipt.tokens.draft_accepted - sum(entry.accepted for entry in work),
         summary=prefilled + written,
     )
     state = msgspec.structs.replace(receipt.state, turns_left_out=turns_left_out)

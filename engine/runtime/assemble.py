@@ -1,0 +1,116 @@
+"""From a checked checkpoint to a forward over pages: in which dtype, over how many pages, by which path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from engine.load.checkpoint import Checkpoint, Progress, load_model
+from engine.load.errors import DoesNotFit
+from engine.nn import attention
+from engine.nn.linear import can_pack
+from engine.runtime.agreement import fastest_forward
+from engine.runtime.fingerprint import fingerprint
+from engine.runtime.memory import system_memory
+from engine.runtime.pages import PAGE, PagePool
+from engine.runtime.runner import Forward, StockForward
+from profiles.costs import kv_bytes_per_token
+from profiles.shape import ModelShape
+
+CONTEXTS = 4
+"""Full contexts that pages hold where memory allows: for samples in parallel and what they leave behind."""
+KV_SHARE = 0.25
+"""The part of the free memory that keys and values may take."""
+
+_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+_STORED = {"F32": "fp32", "F64": "fp32"}
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A model in memory with its pages; `shape` has the bytes per weight that it was loaded with."""
+
+    shape: ModelShape
+    context: int
+    pool: PagePool
+    forward: Forward
+    packed: bool
+    parameters: int
+    weight_bytes: int
+    capability: str
+
+
+def assemble(
+    checkpoint: Checkpoint,
+    dtype: str,
+    device: str,
+    threads: int,
+    pack: bool,
+    context_of: Callable[[ModelShape], int],
+    on_progress: Progress,
+) -> Assembled:
+    """Load the model; blocking. `context_of` says how many tokens a model of this shape gets.
+
+    Weights are packed where they can be and `pack` says so. Raises ModelError.
+    """
+    attention.register()
+    model = load_model(checkpoint, dtype, device, attention.NAME, on_progress)
+    size = _BYTES[dtype]
+    shape = replace(checkpoint.shape, weight_bytes=size, head_bytes=size, kv_bytes=size)
+    context = context_of(shape)
+    pages = max(-(-context // PAGE), min(CONTEXTS * -(-context // PAGE), affordable(shape, device) // PAGE))
+    capability = torch.backends.cpu.get_cpu_capability().lower() if device == "cpu" else "cuda"
+    pool = PagePool(
+        shape.layers,
+        shape.kv_heads,
+        shape.head_dim,
+        pages,
+        model.dtype,
+        device,
+        fingerprint(checkpoint, dtype, f"{capability} {threads}"),
+    )
+    parameters = [(parameter.numel(), parameter.nbytes) for parameter in model.parameters()]
+    packed = can_pack(model.dtype, device) and pack
+    return Assembled(
+        shape=shape,
+        context=context,
+        pool=pool,
+        forward=fastest_forward(model, StockForward(model), pool, context, packed),
+        packed=packed,
+        parameters=sum(elements for elements, _ in parameters),
+        weight_bytes=sum(size for _, size in parameters),
+        capability=capability,
+    )
+
+
+def affordable(shape: ModelShape, device: str) -> int:
+    """Tokens whose keys and values the free memory can take."""
+    return int(system_memory(device).free * KV_SHARE / kv_bytes_per_token(shape))
+
+
+def fitting_dtype(checkpoint: Checkpoint, preferred: str, free: int) -> str:
+    """float32 checkpoints stay so; others get the machine's dtype, or 16 bits where only those fit.
+
+    Raises DoesNotFit.
+    """
+    elements = checkpoint.weights.elements
+    dtype = _STORED.get(checkpoint.weights.dtype, preferred)
+    if dtype == "fp32" and checkpoint.weights.dtype not in _STORED and elements * 4 > free:
+        dtype = "bf16"
+    if (needed := elements * _BYTES[dtype]) > free:
+        raise DoesNotFit(
+            f"{checkpoint.folder} needs {needed / 1e9:.1f} GB for its weights, {free / 1e9:.1f} GB are free",
+            "use a smaller model, or free memory",
+        )
+    return dtype
+
+
+def longest_context(config: Any) -> int:
+    """Positions over which the model's keys stay valid: some rotary embeddings change beyond the original."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    changing = rope.get("rope_type") in ("longrope", "dynamic")
+    original = rope.get("original_max_position_embeddings") if changing else None
+    return int(original or config.max_position_embeddings)

@@ -1,0 +1,95 @@
+"""From what a request says of drafts to who guesses: nobody, the text itself, another model, first layers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine.backend import DraftInfo
+from engine.load.checkpoint import Checkpoint, Progress, inspect
+from engine.load.errors import ModelError
+from engine.load.locate import BUNDLED, locate
+from engine.load.tokenizer import HubTokenizer
+from engine.nn.fused import FirstLayers, FusedDecoder
+from engine.protocol import ModelSpec
+from engine.runtime.assemble import Assembled, assemble, fitting_dtype, longest_context
+from engine.runtime.draft import DraftModel, EarlyExit
+from engine.runtime.memory import system_memory
+from engine.runtime.runner import Runner
+from engine.runtime.speculation import Speculation
+
+OFF = "off"
+_EXIT = re.compile(r"exit:(.*)")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Who is asked to draft, checked and not yet loaded: a checkpoint, or so many first layers."""
+
+    name: str
+    by: Checkpoint | int
+
+
+def inspect_draft(spec: ModelSpec, checkpoint: Checkpoint, tokenizer: HubTokenizer) -> Draft | None:
+    """What `spec.draft` names, for the model of this checkpoint; None for no drafts. Raises ModelError."""
+    asked = spec.draft
+    if asked is None or asked == OFF:
+        return None
+    if found := _EXIT.fullmatch(asked):
+        layers = int(found[1]) if found[1].isdecimal() else 0
+        if not 0 < layers < checkpoint.shape.layers:
+            raise ModelError(
+                f"draft {asked[:40]!r}: a number of layers from 1 to {checkpoint.shape.layers - 1} is meant",
+                "say exit:N with such an N",
+            )
+        return Draft(asked, layers)
+    folder = locate(asked)
+    if HubTokenizer(folder).vocabulary != tokenizer.vocabulary:
+        raise ModelError(
+            f"the draft model {folder} has another vocabulary than {checkpoint.folder}",
+            "use a smaller model of the same family",
+        )
+    name = asked if asked in BUNDLED or not Path(asked).is_dir() else folder.name
+    return Draft(name, inspect(folder))
+
+
+def speculation(
+    spec: ModelSpec,
+    draft: Draft | None,
+    model: Assembled,
+    vocabulary: int,
+    preferred_dtype: str,
+    device: str,
+    threads: int,
+    on_progress: Progress,
+) -> Speculation | None:
+    """Who guesses for the model, loaded; None where nobody may. `vocabulary` ids have a text.
+
+    Raises ModelError, and DoesNotFit where memory is short.
+    """
+    if spec.draft == OFF:
+        return None
+    if draft is None:
+        return Speculation()
+    if isinstance(draft.by, int):
+        if not isinstance(model.forward, FusedDecoder):
+            raise ModelError(
+                f"draft {draft.name}: this architecture cannot be left early", "use a draft model, or none"
+            )
+        shape = replace(model.shape, layers=draft.by, windows=model.shape.windows[: draft.by])
+        info = DraftInfo(f"{spec.model} {draft.name}", shape)
+        return Speculation(EarlyExit(info, Runner(FirstLayers(model.forward, draft.by), model.pool)))
+    longest = longest_context(draft.by.config)
+    loaded = assemble(
+        draft.by,
+        fitting_dtype(draft.by, preferred_dtype, system_memory(device).free),
+        device,
+        threads,
+        model.packed,
+        lambda _: min(longest, model.context),
+        on_progress,
+    )
+    info = DraftInfo(draft.name, loaded.shape)
+    runner = Runner(loaded.forward, loaded.pool)
+    return Speculation(DraftModel(info, runner, loaded.context, vocabulary, loaded.weight_bytes))

@@ -1,0 +1,161 @@
+"""Guesses by computing: another model's, or the first layers' of the same. Knows not when it pays."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from engine.backend import DraftInfo, Forwarded
+from engine.runtime.ladder import out_of_memory
+from engine.runtime.pages import PAGE
+from engine.runtime.primitives import Likely
+from engine.runtime.runner import Row, Runner
+from engine.runtime.sampler import NotFinite
+from engine.runtime.sequence import Sequence
+
+CHUNK = 512
+"""Tokens of the text before that are read at once, instead of guessing: so an answer never waits for long."""
+
+
+@dataclass
+class _Follower:
+    """A sequence in the draft model's pages; the first `agreed` ids are those of the one that it follows."""
+
+    sequence: Sequence
+    agreed: int
+
+
+class DraftModel:
+    """A smaller model that reads along, over pages of its own, and says what it would say.
+
+    Speculative decoding (Leviathan et al., arXiv:2211.17192) with the sampler's own noise in place of
+    rejection: model and draft choose alike where their distributions agree.
+    """
+
+    def __init__(
+        self, info: DraftInfo, runner: Runner, context: int, vocabulary: int, weight_bytes: int
+    ) -> None:
+        """`context` tokens are read at most; `vocabulary` ids are known to both models."""
+        self.info = info
+        self.weight_bytes = weight_bytes
+        self.pool = runner.pool
+        self._runner = runner
+        self._context = context
+        self._vocabulary = vocabulary
+        self._followers: WeakKeyDictionary[Sequence, _Follower] = WeakKeyDictionary()
+
+    def guess(self, sequence: Sequence, count: int, likely: Likely) -> list[int]:
+        """Up to `count` ids; none while the text is still read, or where memory or context is short."""
+        count = min(count, self._context - len(sequence.ids))
+        if count < 1:
+            return []
+        try:
+            follower = self._following(sequence)
+            if -(-(len(sequence.ids) + count) // PAGE) - len(follower.table) > self.pool.available:
+                return []
+            unread = sequence.ids[follower.cached :]
+            if len(unread) > CHUNK:
+                _forward(self._runner, sequence, follower, unread[:CHUNK])
+                return []
+            _forward(self._runner, sequence, follower, unread)
+            return _continued(self._runner, sequence, follower, count, likely, self._vocabulary)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            return []
+
+    def forget(self, sequence: Sequence) -> None:
+        """Release the pages that follow a sequence; what they hold can be found again."""
+        follower = self._followers.pop(sequence, None)
+        if follower is not None:
+            follower.sequence.release()
+
+    def _following(self, sequence: Sequence) -> Sequence:
+        """What follows a sequence, as far as both say the same; at least its last id is still to be read."""
+        follower = self._followers.get(sequence)
+        if follower is None:
+            follower = self._followers[sequence] = self._begun(sequence)
+        own, agreed = follower.sequence, follower.agreed
+        while agreed < min(own.cached, len(sequence.ids) - 1) and own.ids[agreed] == sequence.ids[agreed]:
+            agreed += 1
+        follower.agreed = own.cached = agreed
+        del own.ids[agreed:]
+        own.trim()
+        return own
+
+    def _begun(self, sequence: Sequence) -> _Follower:
+        """A follower that has read what another one, or an earlier one, has in common with it."""
+        ids = sequence.ids[:-1]
+        own = Sequence(self.pool)
+        own.adopt(ids)
+        for other, follower in self._followers.items():
+            agreed = follower.agreed
+            if own.cached < agreed <= len(ids) and other.ids[:agreed] == ids[:agreed]:
+                own.release()
+                table = self.pool.fork(follower.sequence.table, agreed)
+                own = Sequence(self.pool, table=table, cached=agreed)
+        own.ids = ids[: own.cached]
+        return _Follower(own, own.cached)
+
+
+class EarlyExit:
+    """The model's own first layers, then its head: they write the same keys and values that verifying writes.
+
+    Draft and verify (Zhang et al., arXiv:2309.08168), LayerSkip (Elhoushi et al., arXiv:2404.16710).
+    """
+
+    weight_bytes = 0
+    pool = None
+    """Weights and pages are the model's own."""
+
+    def __init__(self, info: DraftInfo, runner: Runner) -> None:
+        """`runner` runs the first layers over the model's own pages."""
+        self.info = info
+        self._runner = runner
+
+    def guess(self, sequence: Sequence, count: int, likely: Likely) -> list[int]:
+        """Up to `count` ids; none where the sequence is not in the pages, or these are short."""
+        pending = sequence.ids[sequence.cached :]
+        if len(pending) != 1:
+            return []
+        ahead = Sequence(sequence.pool, table=sequence.table, cached=sequence.cached)
+        try:
+            _forward(self._runner, sequence, ahead, pending)
+            return _continued(self._runner, sequence, ahead, count, likely, None)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            return []
+
+    def forget(self, sequence: Sequence) -> None:
+        """Nothing is held."""
+
+
+def _forward(runner: Runner, sequence: Sequence, ahead: Sequence, ids: list[int]) -> None:
+    """Put ids after what is `ahead`, at the expense of the sequence that it is for."""
+    context, began = ahead.cached, time.perf_counter()
+    runner.run([Row(ahead, ids)])
+    ahead.ids += ids
+    seconds = time.perf_counter() - began
+    sequence.account.drafted.append(
+        Forwarded("draft", "draft", sequence.pending_phase, len(ids), context, 1, seconds)
+    )
+
+
+def _continued(
+    runner: Runner, sequence: Sequence, ahead: Sequence, count: int, likely: Likely, vocabulary: int | None
+) -> list[int]:
+    """Ids from what is predicted after `ahead` on, until one would end the text."""
+    guesses: list[int] = []
+    while len(guesses) < count:
+        try:
+            token = likely(ahead.logits[:vocabulary], len(sequence.ids) + len(guesses))
+        except NotFinite:
+            break
+        if token is None:
+            break
+        guesses.append(token)
+        if len(guesses) < count:
+            _forward(runner, sequence, ahead, [token])
+    return guesses
