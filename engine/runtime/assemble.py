@@ -13,7 +13,6 @@ from engine.load.errors import DoesNotFit
 from engine.nn import attention
 from engine.nn.linear import can_pack
 from engine.runtime.agreement import fastest_forward
-from engine.runtime.fingerprint import fingerprint
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE, PagePool
 from engine.runtime.runner import Forward, StockForward
@@ -70,7 +69,6 @@ def assemble(
         pages,
         model.dtype,
         device,
-        fingerprint(checkpoint, dtype, f"{capability} {threads}"),
     )
     parameters = [(parameter.numel(), parameter.nbytes) for parameter in model.parameters()]
     packed = can_pack(model.dtype, device) and pack

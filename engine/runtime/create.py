@@ -12,13 +12,16 @@ from engine.load.checkpoint import Checkpoint, inspect, read_json
 from engine.load.errors import DoesNotFit, ModelError
 from engine.load.locate import BUNDLED, locate
 from engine.load.tokenizer import HubTokenizer
+from engine.page_files import PageFolder
 from engine.protocol import ModelInfo, ModelSpec
 from engine.runtime.assemble import affordable, assemble, fitting_dtype, longest_context
 from engine.runtime.create_draft import inspect_draft, speculation
+from engine.runtime.fingerprint import fingerprint
 from engine.runtime.local import LocalBackend
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE
 from engine.runtime.runner import Runner, StockForward
+from engine.runtime.store import open_store
 from profiles.catalogue import Profile
 from profiles.costs import kv_bytes_per_token
 from profiles.detect import Settings
@@ -36,10 +39,11 @@ def create(
     profile: Profile,
     settings: Settings,
     on_progress: Callable[[str, int | None, int | None], None] = lambda *_: None,
+    prompts: PageFolder | None = None,
 ) -> LocalBackend:
     """Load the model; blocking. `on_progress(stage, bytes done, bytes in total)`.
 
-    Raises ModelError for whatever a person can cause, DoesNotFit where memory is short. `thinking_format`
+    `prompts` is where prompts are kept on disk, if they are. Raises ModelError for whatever a person can cause, DoesNotFit where memory is short. `thinking_format`
     in the result's info is what the model's folder states, or None: formats are resolved above.
     """
     on_progress("checking the model", None, None)
@@ -69,7 +73,7 @@ def create(
         on_progress,
     )
     context = loaded.context
-    kernel_class = [
+    arithmetic = [
         loaded.capability,
         dtype,
         "stock" if isinstance(loaded.forward, StockForward) else "fused",
@@ -77,6 +81,7 @@ def create(
         *(["exact"] if spec.deterministic else []),
         f"{threads}t",
     ]
+    kernel_class = "-".join(arithmetic)
     return LocalBackend(
         info=ModelInfo(
             name=spec.model if spec.model in BUNDLED or not Path(spec.model).is_dir() else folder.name,
@@ -98,11 +103,12 @@ def create(
         profile=profile,
         tokenizer=tokenizer,
         defaults=_defaults(folder),
-        kernel_class="-".join(kernel_class),
+        kernel_class=kernel_class,
         runner=Runner(loaded.forward, loaded.pool, exact=spec.deterministic),
         speculation=speculation(
             spec, draft, loaded, tokenizer.size, settings.dtype, device, threads, on_progress
         ),
+        store=open_store(prompts, fingerprint(checkpoint, kernel_class), loaded.pool) if prompts else None,
     )
 
 

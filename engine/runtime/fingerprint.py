@@ -15,18 +15,18 @@ SAMPLES = 16
 SAMPLE_BYTES = 4096
 
 
-def fingerprint(checkpoint: Checkpoint, dtype: str, arithmetic: str) -> bytes:
+def fingerprint(checkpoint: Checkpoint, kernel_class: str) -> bytes:
     """Names the configuration (and so the rotary embedding), the weights, what computes, and the page size.
 
-    It holds across restarts. `dtype` is that of weights, keys and values; `arithmetic` names the device and
-    how it computes: where these are equal the same model gives the same bits. The weights are named by their
-    files' names, sizes, times of change and some of their bytes.
+    It holds across restarts. `kernel_class` names the arithmetic, dtype and packing included: where it is
+    equal the same model gives the same bits. The weights are named by their files' names, sizes, times of
+    change and some of their bytes.
     """
     files = sorted(checkpoint.folder.glob("*.safetensors"))
     parts = [
         checkpoint.config.to_json_string(),
         *(_identity(file) for file in files),
-        f"{dtype} {arithmetic} {PAGE}",
+        f"{kernel_class} {PAGE}",
         f"mull {mull_version()} torch {version('torch')} transformers {version('transformers')}",
     ]
     return blake2b("\n".join(parts).encode(), digest_size=32).digest()

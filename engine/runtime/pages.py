@@ -34,7 +34,6 @@ class PagePool:
         pages: int,
         dtype: torch.dtype,
         device: str,
-        fingerprint: bytes = b"",
     ) -> None:
         shape = (2, layers, kv_heads, pages, PAGE, head_dim)
         self._memory = torch.empty(shape, dtype=dtype, device=device)
@@ -44,7 +43,7 @@ class PagePool:
         self._holders = [0] * pages
         self._free = set(range(pages))
         self._used: set[int] = set()
-        self._tree = PrefixTree(fingerprint)
+        self._tree = PrefixTree()
         self._known: dict[int, Prefix] = {}
         """What can be found, by page."""
         self._idle: dict[Prefix, None] = {}
@@ -150,13 +149,15 @@ class PagePool:
             self._copy(table[full], forked[full])
         return forked
 
+    def publish(self, table: Sequence[int], ids: Sequence[int]) -> None:
+        """Let the full pages of a table that goes on be found; `ids` are the tokens that its pages hold."""
+        self._publish(table, ids[: len(ids) // PAGE * PAGE])
+
     def release(self, table: Sequence[int], ids: Sequence[int] = ()) -> None:
         """Take a table back. `ids` are the tokens that its pages hold: they can be found from now on."""
         if len(set(table)) != len(table) or not all(self._holders[page] for page in table):
             raise ValueError("a page was released that was not held")
-        path, superseded = self._tree.publish(ids, table)
-        self._known |= {prefix.page: prefix for prefix in path}
-        self._forget(superseded)
+        path = self._publish(table, ids)
         for page in table:
             self._holders[page] -= 1
             if not self._holders[page]:
@@ -164,6 +165,13 @@ class PagePool:
         for prefix in reversed(path):  # the end of a conversation goes before its beginning
             if prefix in self._idle:
                 self._idle[prefix] = self._idle.pop(prefix)
+
+    def _publish(self, table: Sequence[int], ids: Sequence[int]) -> list[Prefix]:
+        """What now stands for `ids`, and can be found."""
+        path, superseded = self._tree.publish(ids, table)
+        self._known |= {prefix.page: prefix for prefix in path}
+        self._forget(superseded)
+        return path
 
     def forget(self, table: Iterable[int]) -> None:
         """Let no page of a table be found any more, nor what follows it: its contents are in doubt."""

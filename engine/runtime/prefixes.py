@@ -1,7 +1,7 @@
 """Which prefixes have their keys and values in pages: a tree of what pages contain. Knows no memory.
 
 A page is found under a hash that stands for all tokens up to its end, h_i = blake2b(h_(i-1) ‖ int32 tokens)
-with h_0 from the model. The hash only finds: the tokens are compared at each step from the root down.
+with h_0 empty in memory, where there is one model, and the model's fingerprint on disk. The hash only finds: the tokens are compared at each step from the root down.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Found:
 class PrefixTree:
     """Pages by what they contain and by what came before it."""
 
-    def __init__(self, fingerprint: bytes) -> None:
-        self._root = Prefix(fingerprint)
+    def __init__(self) -> None:
+        self._root = Prefix(b"")
 
     def full(self, ids: Sequence[int]) -> list[Prefix]:
         """The full pages known of the beginning of `ids`.

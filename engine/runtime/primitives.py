@@ -96,6 +96,7 @@ def prefill(
     report(sequence.cached)
     try:
         yield Want(sequence, "prefill", "prefilled", "prefill", progressed=report)
+        sequence.publish()
     except Stopped as stopped:
         del sequence.ids[sequence.seen :]
         if stopped.reason == "memory":
@@ -163,8 +164,8 @@ def extend(
         while sampling.goes_on(sequence, context):
             drafts: tuple[int, ...] = ()
             rows: Sequence[torch.Tensor | np.ndarray] = [sequence.logits]
-            if sequence.pending:
             forwarded = None
+            if sequence.pending:
                 most = min(lease.limit - lease.used - 1, context - len(sequence.ids) - 1, DRAFTS)
                 if speculator is not None and most > 0:
                     drafts = sampling.useful(speculator.propose(sequence, most, sampling.likely(sequence)))
@@ -173,9 +174,9 @@ def extend(
                 rows = yield Want(  # type: ignore[assignment]
                     sequence, primitive, kind or pending, pending, drafts, len(drafts) + 1
                 )
-            known = len(sequence.ids)
                 drafts = drafts[: len(rows) - 1]  # fewer where memory is short
                 forwarded = sequence.account.forwarded[-1]
+            known = len(sequence.ids)
             for at, logits in enumerate(rows):
                 if at and not sampling.goes_on(sequence, context):
                     break
@@ -209,8 +210,8 @@ class Sampling:
         self._phase = phase
         self._sampler = sampler
         self._rules = rules
-        self._deliver = deliver
         self._last = rules.stop | rules.keep | rules.banned
+        self._deliver = deliver
         self._watcher = watcher
         self._sampled: list[int] = []
         self._stop_id: int | None = None
@@ -258,7 +259,6 @@ class Sampling:
             return None
         return token
 
-    def result(self) -> Extension:
     def likely(self, sequence: sequences.Sequence) -> Likely:
         """What would be chosen from a guesser's logits, by the same randomness."""
         rules = self._rules
@@ -274,6 +274,7 @@ class Sampling:
         last = next((at for at, token in enumerate(drafts) if token in self._last), None)
         return tuple(drafts[:last])
 
+    def result(self) -> Extension:
         """What was sampled, once it is over."""
         assert self.reason is not None
         watched = self._watcher.seen() if self._watcher is not None else ()
@@ -326,8 +327,8 @@ def _settle(
                 context=entry.context + kept,
                 logits_rows=lost,
                 seconds=entry.seconds * (1 - part),
-            )
                 part=1 - part,
+            )
         )
 
 

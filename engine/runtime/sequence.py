@@ -82,6 +82,10 @@ class Sequence:
             seen=self.seen,
         )
 
+    def publish(self) -> None:
+        """Let sequences that begin alike share the full pages while this one goes on."""
+        self.pool.publish(self.table, self.ids[: self.cached])
+
     def branch(self) -> Sequence:
         """A fork to be thrown away: on the same path, charged to the same account."""
         fork = self.fork()

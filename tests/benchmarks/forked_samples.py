@@ -1,4 +1,4 @@
-"""Samples of one prompt in parallel against one by one: python tests/benchmarks/forked_samples.py [--random T].
+"""N samples in parallel against one by one: python tests/benchmarks/forked_samples.py [--random bf16].
 
 Both sample the same texts: the sequential run prefills the prompt anew for each, without a cache, as a
 program does that calls a model N times; `--cached` leaves it its prefix cache. With `--random` the model has

@@ -63,6 +63,16 @@ class Pages(RuleBasedStateMachine):
         else:
             assert before - self.pool.available == (sequence.cached % PAGE > 0)
 
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data())
+    def publish(self, data: st.DataObject) -> None:
+        sequence = data.draw(st.sampled_from(self.sequences))
+        sequence.publish()
+        assert self.all_is_found(sequence)
+
+    def all_is_found(self, sequence: Sequence) -> bool:
+        return len(self.pool.known(sequence.ids)) == sequence.cached // PAGE
+
     @rule(ids=TEXTS, missing=st.integers(0, 4))
     def restore(self, ids: list[int], missing: int) -> None:
         known, available = len(self.pool.known(ids)), self.pool.available
@@ -96,6 +106,9 @@ class PagesWithCollidingHashes(Pages):
         super().__init__()
         self._chained = prefixes.chained
         prefixes.chained = lambda digest, tokens: b"same"  # type: ignore[assignment]
+
+    def all_is_found(self, sequence: Sequence) -> bool:
+        return True
 
     def the_books_are_right(self) -> None:
         """The books say which hash is right."""

@@ -48,8 +48,11 @@ async def told(
 
 
 async def forget_all(backend: LocalBackend) -> None:
-    """Make a prompt take the whole pool, so that everything that was cached goes."""
-    await told(backend, prompt(backend.info.context, seed=99), 0)
+    """Fill the pool with something else, so that nothing is known any more."""
+    pool, table = backend.runner.pool, list[int]()
+    pool.grow(table, pool.pages)
+    pool.release(table)
+    assert pool.idle == 0
 
 
 def agrees(backend: LocalBackend, ids: list[int], text: tuple[list[int], np.ndarray, int]) -> bool:
@@ -121,6 +124,16 @@ async def test_a_fork_at_any_moment_goes_on_as_its_recomputation(load: Load, fam
             branch.release()
 
 
+async def test_a_prompt_is_shared_while_the_answer_to_it_goes_on(qwen3: LocalBackend) -> None:
+    await forget_all(qwen3)
+    first = await qwen3.prefill(ONE, Lease(0))
+    second = await told(qwen3, ONE, beside=first)  # type: ignore[arg-type]
+    assert second[2] == len(ONE) // PAGE * PAGE
+    text = (await qwen3.extend(first, "answer", Lease(NEW), GREEDY)).ids
+    assert list(text) == second[0]
+    await qwen3.cancel(first)
+
+
 async def test_an_answer_that_was_cancelled_leaves_what_it_had(qwen3: LocalBackend) -> None:
     await forget_all(qwen3)
     lease, heard = Lease(500), []
@@ -164,7 +177,7 @@ def publish_other_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     publish = PrefixTree.publish
 
     def wrong(tree: PrefixTree, ids: list[int], pages: list[int]) -> object:
-        return publish(tree, [*SHARED, *ids[len(SHARED) :]], pages)
+        return publish(tree, [*SHARED[: len(ids)], *ids[len(SHARED) :]], pages)
 
     monkeypatch.setattr(PrefixTree, "publish", wrong)
 
