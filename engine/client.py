@@ -43,12 +43,16 @@ HANDOVER_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Places:
-    """Where the resident engine listens and where its native output goes."""
+    """Where the resident engine listens, where its native output goes, and what it may use of the user's."""
 
     socket: Path
     log: Path
     profiles: Path | None = None
     """The user's own hardware profiles."""
+    prompts: Path | None = None
+    """Where it keeps what prompts were computed to; None: nowhere."""
+    prompt_bytes: int | None = None
+    """How much these may take; None: the engine's default, 0: nothing is kept."""
 
 
 class ResidentEngine:
@@ -219,6 +223,10 @@ class ResidentEngine:
         arguments = ["--socket", str(places.socket), "--log", str(places.log)]
         if places.profiles is not None:
             arguments += ["--profiles", str(places.profiles)]
+        if places.prompts is not None:
+            arguments += ["--prompts", str(places.prompts)]
+        if places.prompt_bytes is not None:
+            arguments += ["--prompt-bytes", str(places.prompt_bytes)]
         with places.log.open("ab") as log:
             # -P: a folder named `engine` or `app` in the working directory must not be imported for ours
             return subprocess.Popen(
@@ -256,9 +264,15 @@ def _exclusively(path: Path) -> Iterator[Callable[[], bool]]:
 
 
 def _absolute(spec: ModelSpec) -> ModelSpec:
-    """A model given as a path is meant from this process's working directory."""
+    """Models given as paths are meant from this process's working directory."""
+    draft = spec.draft if spec.draft in (None, "off") else _absolute_path(spec.draft)
+    return msgspec.structs.replace(spec, model=_absolute_path(spec.model), draft=draft)
+
+
+def _absolute_path(model: str) -> str:
+    """The path of a folder that is there; any other name as it is."""
     try:
-        path = Path(spec.model).expanduser()
-        return msgspec.structs.replace(spec, model=str(path.absolute())) if path.is_dir() else spec
+        path = Path(model).expanduser()
+        return str(path.absolute()) if path.is_dir() else model
     except (RuntimeError, OSError, ValueError):  # no such home, too long, NUL: the engine says so
-        return spec
+        return model

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.jobs import ModelKey
+from engine.page_files import PageFolder
 from engine.protocol import Loading
 
 if TYPE_CHECKING:
@@ -23,9 +24,10 @@ log = logging.getLogger("mull.engine")
 class LoadedModel:
     """Holds at most one backend. Whoever wants another model has to know that nobody uses this one."""
 
-    def __init__(self, profiles: Path | None) -> None:
+    def __init__(self, profiles: Path | None, prompts: PageFolder | None) -> None:
         self.backend: LocalBackend | None = None
         self._profiles = profiles
+        self._prompts = prompts
         self._key: ModelKey | None = None
         self._loading = asyncio.Lock()
         self._span_ns = (0, 0)
@@ -61,6 +63,12 @@ class LoadedModel:
         began, ended = self._span_ns
         return max(0, ended - max(began, accepted_ns)) / 1e9
 
+    async def close(self) -> None:
+        """Let go of what is there; the event loop goes on meanwhile."""
+        backend, self.backend, self._key = self.backend, None, None
+        if backend is not None:
+            await asyncio.to_thread(backend.close)
+
     async def _load(self, wanted: ModelKey, tell: Callable[[Loading], None]) -> None:
         from engine.setup import check, open_backend
 
@@ -71,9 +79,10 @@ class LoadedModel:
 
         if self.backend is not None:  # what cannot be loaded is no reason to let go of what is there
             await asyncio.to_thread(check, wanted.spec, self._profiles)
-            self.backend.close()
-            self.backend = self._key = None
-        self.backend = await asyncio.to_thread(open_backend, wanted.spec, self._profiles, progressed)
+            await self.close()
+        self.backend = await asyncio.to_thread(
+            open_backend, wanted.spec, self._profiles, progressed, self._prompts
+        )
         self._key = wanted
         log.info("loaded %s", self.backend.info.name)
 

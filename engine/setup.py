@@ -12,8 +12,11 @@ import torch
 from engine.load.checkpoint import inspect
 from engine.load.errors import BadSpec
 from engine.load.locate import locate
+from engine.load.tokenizer import HubTokenizer
+from engine.page_files import PageFolder
 from engine.protocol import ModelSpec
 from engine.runtime.create import create
+from engine.runtime.create_draft import inspect_draft
 from engine.runtime.local import LocalBackend
 from engine.thinking.formats import UnresolvedMarkers, resolve
 from profiles.catalogue import UnknownProfile
@@ -24,13 +27,15 @@ def open_backend(
     spec: ModelSpec,
     user_profiles: Path | None = None,
     on_progress: Callable[[str, int | None, int | None], None] = lambda *_: None,
+    prompts: PageFolder | None = None,
 ) -> LocalBackend:
     """Load the model that `spec` names on the machine that it names; blocking.
 
-    `on_progress(stage, bytes done, bytes in total)`. Raises ModelError, DoesNotFit, and BadSpec.
+    `on_progress(stage, bytes done, bytes in total)`; `prompts` is where prompts are kept on disk, if they
+    are. Raises ModelError, DoesNotFit, and BadSpec.
     """
     found = _detected(spec, user_profiles)
-    backend = create(spec, found.profile, found.settings, on_progress)
+    backend = create(spec, found.profile, found.settings, on_progress, prompts)
     try:
         style = resolve(backend.tokenizer, backend.info.thinking_format)
         name = style.format.name if style is not None else None
@@ -45,7 +50,8 @@ def open_backend(
 def check(spec: ModelSpec, user_profiles: Path | None = None) -> None:
     """Raise what `open_backend` would raise before it reads any weights."""
     _detected(spec, user_profiles)
-    inspect(locate(spec.model))
+    folder = locate(spec.model)
+    inspect_draft(spec, inspect(folder), HubTokenizer(folder))
 
 
 def _detected(spec: ModelSpec, user_profiles: Path | None) -> Detection:

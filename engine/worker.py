@@ -22,6 +22,7 @@ from engine.build import build_id
 from engine.desk import Desk
 from engine.jobs import Client, Job, ModelKey
 from engine.loaded import LoadedModel
+from engine.page_files import PageFolder
 from engine.protocol import Cancel, Control, EngineStatus, Failed, Loading
 from engine.protocol.wire import (
     Ask,
@@ -42,20 +43,23 @@ KEEP_ALIVE_S = 600.0
 LEAVING_S = 2.0
 """How long those whose answers are stopped may take to hear of it."""
 
+UNLOADING_S = 3.0
+"""How long the model may take to be let go of, with what waits to be written."""
+
 log = logging.getLogger("mull.engine")
 
 
 class Worker:
     """Accepts clients and their jobs, and has the desk say which of them run."""
 
-    def __init__(self, socket: Path, log_file: Path, profiles: Path | None) -> None:
+    def __init__(self, socket: Path, log_file: Path, model: LoadedModel) -> None:
         self._socket = socket
         self._log_file = log_file
         self._keep_alive_s = KEEP_ALIVE_S
         self._clients: set[Client] = set()
         self._desk: Desk[Job] = Desk()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._model = LoadedModel(profiles)
+        self._model = model
         self._stopping = asyncio.Event()
         self._stop_when_idle = False
         self._began = self._last_used = time.monotonic()
@@ -83,6 +87,8 @@ class Worker:
             job.steering.control(Cancel())
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LEAVING_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._model.close(), UNLOADING_S)
         if _identity(self._socket) == identity:  # another engine may have taken the place meanwhile
             self._socket.unlink(missing_ok=True)
         for client in list(self._clients):
@@ -201,6 +207,7 @@ class Worker:
             keep_alive_s=self._keep_alive_s,
             unloads_in_s=self._unloads_in(),
             log=str(self._log_file),
+            prompt_store=backend.prompt_store() if backend is not None else None,
         )
 
 
@@ -216,11 +223,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--profiles", type=Path, help="folder of the user's own hardware profiles")
+    parser.add_argument("--prompts", type=Path, help="folder for what prompts were computed to")
+    parser.add_argument("--prompt-bytes", type=int, help="how much these may take")
     options = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    asyncio.run(Worker(options.socket, options.log, options.profiles).serve())
+    prompts = PageFolder(options.prompts, options.prompt_bytes) if options.prompts is not None else None
+    asyncio.run(Worker(options.socket, options.log, LoadedModel(options.profiles, prompts)).serve())
     return 0
 
 

@@ -10,15 +10,24 @@ from engine.protocol import Failed
 STATUS = {"usage": 2, "fit": 3, "overflow": 3, "model": 1, "engine": 1, "cancelled": 1}
 
 
-def places() -> Places:
-    """Where this user's engine is reached, and what it may read of the user's."""
-    return Places(locations.engine_socket(), locations.engine_log(), locations.profiles_directory())
+def places(prompt_bytes: int | None = None) -> Places:
+    """Where this user's engine is reached, and what it may use of the user's."""
+    return Places(
+        locations.engine_socket(),
+        locations.engine_log(),
+        locations.profiles_directory(),
+        locations.prompts_directory(),
+        prompt_bytes,
+    )
 
 
-def open_engine(keep_alive_s: float | None = None) -> ResidentEngine:
-    """The user's resident engine; nothing is started yet. Raises CommandError."""
+def open_engine(keep_alive_s: float | None = None, prompt_bytes: int | None = None) -> ResidentEngine:
+    """The user's resident engine; nothing is started yet. Raises CommandError.
+
+    An engine that is then started keeps prompts of so many bytes on disk; None: its default, 0: none.
+    """
     try:
-        return resident(places(), keep_alive_s)
+        return resident(places(prompt_bytes), keep_alive_s)
     except EngineGone as error:
         raise CommandError(str(error)) from error
 

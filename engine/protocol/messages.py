@@ -234,6 +234,21 @@ class Failed(Struct, frozen=True, kw_only=True, tag="failed"):
 Event = Loading | Loaded | Queued | Started | Delta | Metered | Notice | Finished | Failed
 
 
+class IgnoredFiles(Struct, frozen=True, kw_only=True):
+    """Files of the prompt store that were not used, or could not be written, for one reason."""
+
+    reason: str
+    files: int
+
+
+class PromptStoreState(Struct, frozen=True, kw_only=True):
+    """What the engine does with prompts on disk. `ignored` is since the model was loaded."""
+
+    folder: str
+    budget_bytes: int
+    ignored: tuple[IgnoredFiles, ...] = ()
+
+
 class EngineStatus(Struct, frozen=True, kw_only=True):
     """The resident engine, as `mull ps` shows it."""
 
@@ -251,3 +266,5 @@ class EngineStatus(Struct, frozen=True, kw_only=True):
     unloads_in_s: float | None
     """Seconds until it leaves for idleness; None while it is in use."""
     log: str
+    prompt_store: PromptStoreState | None = None
+    """None where no model is loaded, or no prompts are kept on disk."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar, cast
 
 import torch
@@ -24,7 +25,7 @@ from engine.backend import (
     Tokenizer,
     WindDown,
 )
-from engine.protocol import ModelInfo, Phase
+from engine.protocol import IgnoredFiles, ModelInfo, Phase, PromptStoreState
 from engine.runtime import primitives
 from engine.runtime import sequence as sequences
 from engine.runtime.delivery import Job, TokenDelivery
@@ -33,6 +34,7 @@ from engine.runtime.primitives import Rules, Sampling
 from engine.runtime.runner import Runner
 from engine.runtime.scheduler import Scheduler, Work
 from engine.runtime.speculation import Speculation
+from engine.runtime.store import PromptStore
 from engine.runtime.watch import Watcher
 from profiles.catalogue import Profile
 from profiles.costs import ModelShape
@@ -54,6 +56,7 @@ class LocalBackend:
         kernel_class: str,
         runner: Runner,
         speculation: Speculation | None = None,
+        store: PromptStore | None = None,
     ) -> None:
         self.info = info
         self.shape = shape
@@ -70,6 +73,10 @@ class LocalBackend:
         self._drafter = speculation.drafter if speculation is not None else None
         self.draft = self._drafter.info if self._drafter is not None else None
         self._scheduler = Scheduler(runner, info.threads)
+        self._store = store
+        if store is not None:
+            self._scheduler.idle_work = store.idle_work
+            store.on_room = self._look_for_idle_work
         self._closed = False
 
     async def prefill(
@@ -91,11 +98,14 @@ class LocalBackend:
             if on_progress:
                 job.loop.call_soon_threadsafe(on_progress, done, sequence.account.cached)
 
+        restored = await self._restore(ids[:-1], lease)
+        sequence.prompt = len(ids)
         try:
             await self._run(job, sequence, primitives.prefill(sequence, ids, report), lease)
         except BaseException:
             await self.cancel(sequence)
             raise
+        sequence.account.restored = min(restored, sequence.account.cached)
         return sequence
 
     async def extend(
@@ -197,13 +207,42 @@ class LocalBackend:
             device_total=system.device_total,
         )
 
+    def prompt_store(self) -> PromptStoreState | None:
+        """What is done with prompts on disk."""
+        if self._store is None:
+            return None
+        ignored = self._store.ignored().items()
+        return PromptStoreState(
+            folder=str(self._store.folder),
+            budget_bytes=self._store.budget,
+            ignored=tuple(IgnoredFiles(reason=reason, files=count) for reason, count in ignored),
+        )
+
     def close(self) -> None:
-        """Cancel what runs, then let go of model and pages."""
+        """Cancel what runs, write what waits for the disk, then let go of model and pages."""
         self._closed = True
         self._scheduler.close()
-        del self.runner, self._scheduler, self._speculation, self._drafter
+        if self._store is not None:
+            self._store.close()
+        del self.runner, self._scheduler, self._speculation, self._drafter, self._store
         if self.info.device.startswith("cuda"):
             torch.cuda.empty_cache()
+
+    def _look_for_idle_work(self) -> None:
+        self._scheduler.call(lambda: None)
+
+    async def _restore(self, ids: Sequence[int], lease: Lease) -> int:
+        """Bring back from disk what memory lacks of a prompt's beginning; how many tokens that was."""
+        store, pool, restored = self._store, self.runner.pool, 0
+        while store is not None and not lease.cancelled:
+            pages = await asyncio.to_thread(store.read, ids)
+            if pages is None:
+                break
+            found = await self._call(partial(pool.restore, pages.ids, pages.pages))
+            if not found:  # others need the memory
+                break
+            restored += found
+        return restored
 
     async def _run(
         self,
@@ -251,6 +290,8 @@ class LocalBackend:
 
     def _release(self, sequence: sequences.Sequence) -> None:
         sequence.release()
+        if self._store is not None:
+            self._store.offer(sequence.ids[: sequence.prompt])
         if self._speculation is not None:
             self._speculation.forget(sequence)
 

@@ -32,6 +32,8 @@ class Sequence:
     """The phase under which the pending id was sampled."""
     path: int = 0
     """Names the branch in a tree of samples; part of the randomness."""
+    prompt: int = 0
+    """How many ids the sequence was begun with; of a fork none."""
     forks: int = 0
     """Branches made from here so far."""
     seen: int = 0

@@ -81,14 +81,14 @@ class PromptStore:
         self._writer = threading.Thread(target=self._write_all, name="prompts", daemon=True)
         self._writer.start()
 
-    def read(self, ids: Sequence[int], after: int = 0) -> Restored | None:
-        """Pages of `ids` that follow the first `after` tokens, a multiple of PAGE: as many as fit at once.
+    def read(self, ids: Sequence[int]) -> Restored | None:
+        """Pages of `ids` that follow those in memory, as many as are to be in memory at once on their way.
 
-        None where the next one is not there. All tokens are compared, those before `after` too. A file that
-        is not what it should be is counted and removed.
+        None where the next one is not there. All tokens from the beginning on are compared. A file that is
+        not what it should be is counted and removed.
         """
-        paths = [page_file(self.folder, self._fingerprint, it) for it in digests(self._fingerprint, ids)]
-        first = after // PAGE
+        paths = self._paths(ids)
+        first = len(self._pool.known(ids))
         pages: list[torch.Tensor] = []
         for number, path in enumerate(paths[first : first + self._at_once], first + 1):
             try:
@@ -113,8 +113,8 @@ class PromptStore:
     def offer(self, ids: Sequence[int]) -> None:
         """Have the full pages of a prompt kept, those that the pool can find now. Copies nothing yet."""
         prompt, now = tuple(ids), time.time_ns()
-        for number, prefix in enumerate(self._pool.known(prompt)):
-            path = page_file(self.folder, self._fingerprint, prefix.digest)
+        pairs = zip(self._pool.known(prompt), self._paths(prompt), strict=False)
+        for number, (prefix, path) in enumerate(pairs):
             used_ns = now - number * 1_000_000  # so that a page goes before the one that it follows
             self._offered.append(_Offered(prompt, (number + 1) * PAGE, prefix, path, used_ns))
 
@@ -144,6 +144,11 @@ class PromptStore:
         self._writer.join(max(0.0, deadline - time.monotonic()))
         self._given_up = True
 
+    def _paths(self, ids: Sequence[int]) -> list[Path]:
+        """Where the full pages of `ids` are, or would be."""
+        found = digests(self._fingerprint, ids)
+        return [page_file(self.folder, self._fingerprint, digest) for digest in found]
+
     def _write_all(self) -> None:
         """The writing thread: everything that is handed to it, within the budget."""
         taken = trim(self.folder, self.budget)
@@ -164,7 +169,8 @@ class PromptStore:
                         log.warning("%s %s", page.path, reason)
             if self._writes.empty():
                 taken = trim(self.folder, self.budget)  # other engines write here, too
-            self.on_room()
+            if self._offered:
+                self.on_room()
 
     def _count(self, reason: str) -> int:
         with self._counting:

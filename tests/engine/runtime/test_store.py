@@ -31,13 +31,13 @@ FULL = 4
 PLENTY = 10**9
 
 
-def small_pool(fingerprint: bytes = MODEL) -> PagePool:
-    return PagePool(1, 1, 2, 12, torch.float32, "cpu", fingerprint)
+def small_pool() -> PagePool:
+    return PagePool(1, 1, 2, 12, torch.float32, "cpu")
 
 
 def large_pool() -> PagePool:
     """A page takes half a megabyte."""
-    return PagePool(4, 4, 64, 12, torch.float32, "cpu", MODEL)
+    return PagePool(4, 4, 64, 12, torch.float32, "cpu")
 
 
 class Engine:
@@ -52,7 +52,7 @@ class Engine:
     def answer(self, ids: list[int]) -> int:
         """Go through a prompt, taking what there is; how many tokens came from the disk."""
         restored = 0
-        while found := self.store.read(ids, len(self.pool.known(ids)) * PAGE):
+        while found := self.store.read(ids):
             tokens = self.pool.restore(found.ids, found.pages)
             assert tokens == len(found.pages) * PAGE, "nothing is read that is there"
             restored += tokens
@@ -75,7 +75,7 @@ def start(folder: Path) -> Iterator[Callable[..., Engine]]:
     started: list[Engine] = []
 
     def make(budget: int = PLENTY, pool: PagePool | None = None, fingerprint: bytes = MODEL) -> Engine:
-        started.append(Engine(folder, budget, pool or small_pool(fingerprint), fingerprint))
+        started.append(Engine(folder, budget, pool or small_pool(), fingerprint))
         return started[-1]
 
     yield make
@@ -411,7 +411,7 @@ folder = Path({folder!r})
 for first in range(0, 500_000, 100_000):
     before = len(held(folder).pages)
     if (writer := os.fork()) == 0:
-        pool = PagePool(4, 4, 64, 12, torch.float32, "cpu", {model!r})
+        pool = PagePool(4, 4, 64, 12, torch.float32, "cpu")
         store = open_store(PageFolder(folder, 10**9), {model!r}, pool)
         for word in range(first, first + 100_000):
             said(pool, [word] * (4 * PAGE + 1))
