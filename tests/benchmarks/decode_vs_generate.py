@@ -1,6 +1,8 @@
-"""Decoding against transformers' `generate`: python tests/benchmarks/decode_vs_generate.py MODEL.
+"""Decoding against transformers' `generate`: python tests/benchmarks/decode_vs_generate.py MODEL|--random T.
 
-Greedy, batch 1, one process, alternating runs of the same prompt; both must write the same ids.
+Greedy, batch 1, no speculation, one process, alternating runs of the same prompt; both must write the same
+ids, in the arithmetic that mull chooses on this machine. With `--random bf16` the checkpoint has
+Qwen3-0.6B's shape, random weights and a vocabulary of 32,000.
 """
 
 from __future__ import annotations
@@ -8,11 +10,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+import qwen3_shape
 
 from engine.backend import Lease, Sampler
 from engine.load.locate import locate
@@ -25,7 +33,8 @@ GREEDY = Sampler(temperature=0, top_p=1, top_k=0, seed=0)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model")
+    parser.add_argument("model", nargs="?", default="tiny")
+    parser.add_argument("--random", choices=qwen3_shape.DTYPES)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--context", type=int, default=32, help="tokens of the prompt")
     parser.add_argument("--tokens", type=int, default=200, help="tokens to decode")
@@ -33,15 +42,22 @@ def main() -> None:
     arguments = parser.parse_args()
 
     machine = detect()
-    backend = create(
-        ModelSpec(model=arguments.model, threads=arguments.threads),
-        machine.profile,
-        replace(machine.settings, threads=arguments.threads),
-    )
-    stock = AutoModelForCausalLM.from_pretrained(
-        locate(arguments.model),
-        dtype=getattr(torch, {"fp32": "float32", "bf16": "bfloat16"}[backend.info.dtype]),
-    ).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        model = arguments.model
+        if arguments.random:
+            model = str(qwen3_shape.save(Path(folder), arguments.random))
+        backend = create(
+            ModelSpec(
+                model=model,
+                threads=arguments.threads,
+                context=arguments.context + arguments.tokens + 64,
+                draft="off",
+            ),
+            machine.profile,
+            replace(machine.settings, threads=arguments.threads),
+        )
+        dtype = {"fp32": "float32", "bf16": "bfloat16"}[backend.info.dtype]
+        stock = AutoModelForCausalLM.from_pretrained(locate(model), dtype=getattr(torch, dtype)).eval()
     torch.set_num_threads(arguments.threads)
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(5, backend.shape.vocab, (arguments.context,), generator=generator).tolist()
