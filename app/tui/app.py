@@ -16,12 +16,16 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from app.tui.commands import COMMANDS
+from app.tui.full_context import CHOICES
 from app.tui.screens.chat import ChatScreen
 from app.tui.services import Services
 from app.tui.themes import DEFAULT, OWN, semantic_defaults
 
 if TYPE_CHECKING:
     from app.sessions.recorder import Recorder
+
+UNLISTED = ("interrupt", "leave", "export", "theme", "overflow")
+"""Commands that the palette has in another form, or that mean nothing there."""
 
 
 class MullApp(App[None]):
@@ -51,9 +55,11 @@ class MullApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         for command in COMMANDS:
-            if command.where == "anywhere" and command.id not in ("interrupt", "leave", "export", "theme"):
+            if command.where == "anywhere" and command.id not in UNLISTED:
                 run = partial(self.chat.run_action, command.action)
                 yield SystemCommand(command.title, command.help, run)
+        for choice, does in CHOICES:
+            yield SystemCommand(f"Full context: {choice}", does, partial(self.chat.set_overflow, choice))
         for theme in OWN:
             name = theme.name.removeprefix("mull-")
             yield SystemCommand(
@@ -113,7 +119,7 @@ def run(flags: Mapping[str, object] | None = None, resume: str | None = None) ->
         if origins[key] == "default" and (value := getattr(recalled, key)) is not None
     }
     services = Services(
-        engine=open_engine(settings.keep_alive),
+        engine=open_engine(settings.keep_alive, settings.prompt_store),
         new_recorder=_new_recorder,
         remember=config.remember,
         settings=msgspec.structs.replace(settings, **kept),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from app.tui import full_context
+
 Where = Literal["anywhere", "prompt", "transcript"]
 
 
@@ -74,6 +76,11 @@ COMMANDS: tuple[Command, ...] = (
     Command("receipt", "Receipt", "what the last answer cost, figure by figure", slash="receipt"),
     # Conversation
     Command("new", "New conversation", "start a new conversation", ("ctrl+n",), slash="new"),
+    Command(
+        "overflow", "Full context", "what happens to this conversation when the context is full",
+        slash="overflow", argument="stop|drop|summarize",
+        choices=full_context.CHOICES,
+    ),
     Command(
         "export", "Export", "write this conversation to a file",
         slash="export", argument="md|json FILE [--force]",

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING
 from app.config import Settings
 from app.errors import CommandError
 from app.sessions.tree import Turn
-from engine.protocol import AnswerRequest, Control, Engine, Event, Failed, Finished, ModelSpec, Notice, Think
+from engine.protocol import (
+    Answer,
+    AnswerRequest,
+    Control,
+    Engine,
+    Event,
+    Failed,
+    Finished,
+    ModelSpec,
+    Notice,
+    Overflow,
+    Think,
+)
 
 if TYPE_CHECKING:
     from app.sessions.recorder import Recorder
@@ -40,6 +52,11 @@ class Conversation:
         self._recorder = resumed
         self._engine = engine
         self._settings = settings
+        self.overflow: Overflow = settings.overflow
+        """What happens where this conversation outgrows the context: as set, until it is chosen here."""
+        asked = [turn.request for turn in self.path if turn.request is not None]
+        if asked and asked[-1].overflow != "stop":
+            self.overflow = asked[-1].overflow
 
     @property
     def recorder(self) -> Recorder:
@@ -59,6 +76,12 @@ class Conversation:
         if self._recorder is None:
             return ()
         return tuple(turn for turn in self.recorder.tree.path(self.recorder.leaf) if turn.role != "system")
+
+    @property
+    def last_answer(self) -> Answer | None:
+        """The last one that there is on the path, with its receipt."""
+        answers = (turn.answer for turn in reversed(self.path) if turn.answer is not None)
+        return next(answers, None)
 
     def place(self, turn: Turn) -> tuple[int, int]:
         """The turn's number among its siblings, from 1, and how many there are."""
@@ -83,6 +106,7 @@ class Conversation:
             think=think,
             sampling=settings.sampling(),
             max_tokens=settings.max_tokens,
+            overflow=self.overflow,
         )
         return Asked(self.recorder.answer_turn(request), request)
 
@@ -147,6 +171,7 @@ class Conversation:
         if self._recorder is not None:
             self._recorder.close()
         self._recorder = None
+        self.overflow = self._settings.overflow
 
     async def close(self) -> None:
         """Let go of the session and of the engine."""

@@ -65,10 +65,14 @@ class LiveAnswer:
                 outdated, self._old_limit = limit == self._old_limit, None
                 if not outdated:
                     self.view.thinking.limit = limit
-            case Notice(text=text):
+            case Notice(code=code, text=text):
                 self.view.notice(text)
+                if code == "summarizing":
+                    self.view.wait_for("summarizing; the answer follows")
             case Finished(answer=answer):
                 await self.view.finish(answer, self._place)
+            case Failed(code="overflow", message=message):
+                await self.view.overflow(message)
             case Failed(message=message, hint=hint):
                 await self.view.fail(message, hint)
 

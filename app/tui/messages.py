@@ -37,17 +37,17 @@ class CompletionChosen(Message):
 
 
 @dataclass
-class StarterMoved(Message):
-    """The keyboard moved over the prompts of the empty screen: -1 up, +1 down."""
+class OfferMoved(Message):
+    """The keyboard moved over what is offered: -1 up, +1 down."""
 
     direction: int
 
 
 @dataclass
-class StarterChosen(Message):
-    """One of the prompts of the empty screen was chosen: this one, or the one that the keyboard is on."""
+class OfferTaken(Message):
+    """One of the things that are offered was chosen: this one, from 0, or the one that the keyboard is on."""
 
-    prompt: str | None = None
+    index: int | None = None
 
 
 @dataclass

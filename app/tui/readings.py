@@ -61,6 +61,17 @@ def context_left(sample: Metered | None) -> str:
     return figures.count(max(0, sample.context_limit - sample.context_used))
 
 
+NEARLY_FULL = 0.8
+"""The share of the context from which the meter warns."""
+
+
+def context_warning(sample: Metered | None) -> str:
+    """`context 83 % full` where little of it is left, else nothing."""
+    if sample is None or sample.context_used < NEARLY_FULL * sample.context_limit:
+        return ""
+    return f"context {100 * sample.context_used // sample.context_limit} % full"
+
+
 def flops(value: int | None) -> str:
     """Computed from counted tokens by an exact formula, so marked as derived."""
     return figures.UNKNOWN if value is None else f"{figures.amount(value, 'FLOP')} {figures.MARKS['derived']}"

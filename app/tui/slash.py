@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from app import config
 from app.errors import CommandError
+from app.tui import full_context
 from app.tui.commands import COMMANDS, Command, find_slash
 from app.tui.themes import OWN
 
@@ -40,6 +41,12 @@ async def _run(screen: ChatScreen, command: Command, argument: str) -> None:
             if argument not in names:
                 raise CommandError(f"/theme takes {' or '.join(names)}")
             screen.set_theme(f"mull-{argument}")
+        case "overflow":
+            chosen = next((name for name, _ in full_context.CHOICES if name == argument), None)
+            if chosen is None:
+                now = full_context.effect(screen.conversation.overflow)
+                raise CommandError(f"/overflow takes {' or '.join(dict(full_context.CHOICES))}", now)
+            screen.set_overflow(chosen)
         case "export":
             form, _, file = argument.partition(" ")
             name = file.removesuffix(" --force")

@@ -19,7 +19,9 @@ from app.tui.screens.chat_layout import SHOWN_TURNS
 from app.tui.services import Services
 from app.tui.slash import run_slash
 from app.tui.widgets.answer_turn import AnswerTurn
+from app.tui.widgets.offer import Offer
 from app.tui.widgets.transcript import is_typing
+from app.tui.widgets.ways_out import WaysOut
 from app.tui.widgets.welcome import Welcome
 from engine.protocol import AnswerNow, Think
 
@@ -79,15 +81,6 @@ class ChatScreen(ChatAnswers):
         below = (other for other in self.conversation.path if other.parent == turn.id)
         return next(below, turn) if turn.role == "user" else turn
 
-    async def retry(self, turn: Turn) -> None:
-        """Answer the question of this turn again, beside the answers there are."""
-        if self.live is not None:
-            self.notify("An answer is running: esc stops it.")
-        elif self.conversation.back_to_question(turn.id):
-            await self.show_path()
-            self.prompt.focus()
-            await self.begin_answer()
-
     async def _to_sibling(self, turn: Turn, step: int) -> None:
         if self.live is not None:
             self.notify("An answer is running: esc stops it.")
@@ -121,8 +114,11 @@ class ChatScreen(ChatAnswers):
             self.prompt.sent(text)
             await run_slash(self, text)
             return
-        starter = self._starter(text)
-        await self.send(starter or text)
+        offer = self.offer
+        if offer is not None and (index := offer.numbered(text)) is not None:
+            await self._take(offer, index)
+        else:
+            await self.send(text)
 
     @on(messages.PromptEdited)
     def _offer_completions(self, event: messages.PromptEdited) -> None:
@@ -130,8 +126,8 @@ class ChatScreen(ChatAnswers):
         choices = [choice for choice in completions(event.text) if choice[0] != event.text]
         self.completion.show(choices)
         self.prompt.completing = bool(choices)
-        for welcome in self.query(Welcome):
-            welcome.chosen = int(event.text) - 1 if self._starter(event.text) else None
+        if (offer := self.offer) is not None:
+            offer.chosen = offer.numbered(event.text)
 
     @on(messages.CompletionMoved)
     def _move_completion(self, event: messages.CompletionMoved) -> None:
@@ -154,27 +150,26 @@ class ChatScreen(ChatAnswers):
         if event.run and not text.endswith(" "):
             self.prompt.submit()
 
-    @on(messages.StarterMoved)
-    def _move_starter(self, event: messages.StarterMoved) -> None:
-        event.stop()
-        for welcome in self.query(Welcome):
-            welcome.move(event.direction)
+    # What is offered to choose from
 
-    @on(messages.StarterChosen)
-    async def _choose_starter(self, event: messages.StarterChosen) -> None:
+    @on(messages.OfferMoved)
+    def _move_offer(self, event: messages.OfferMoved) -> None:
         event.stop()
-        prompt = event.prompt
-        for welcome in self.query(Welcome):
-            prompt = prompt or welcome.prompt_at(welcome.chosen)
-        if prompt:
-            await self.send(prompt)
+        if (offer := self.offer) is not None:
+            offer.move(event.direction)
 
-    def _starter(self, text: str) -> str | None:
-        """The prompt of the empty screen that this digit stands for."""
-        for welcome in self.query(Welcome):
-            if text.strip().isdecimal() and len(text) < 3:
-                return welcome.prompt_at(int(text) - 1)
-        return None
+    @on(messages.OfferTaken)
+    async def _take_offered(self, event: messages.OfferTaken) -> None:
+        event.stop()
+        if (offer := self.offer) is not None:
+            await self._take(offer, offer.chosen if event.index is None else event.index)
+
+    async def _take(self, offer: Offer, index: int | None) -> None:
+        match offer:
+            case Welcome() if prompt := offer.prompt_at(index):
+                await self.send(prompt)
+            case WaysOut() if way := offer.way_at(index):
+                await self.take_way_out(way)
 
     # The dial
 
@@ -256,12 +251,7 @@ class ChatScreen(ChatAnswers):
 
     @work(group="new", exclusive=True)
     async def action_new(self) -> None:
-        await self.end_answer()
-        self.conversation.start_anew()
-        self.shown_turns = SHOWN_TURNS
-        self.sample, self.rates = None, ()
-        await self.show_path()
-        self.prompt.focus()
+        await self.begin_anew()
 
     async def action_retry(self) -> None:
         path = self.conversation.path
@@ -294,6 +284,7 @@ class ChatScreen(ChatAnswers):
     def action_meter(self) -> None:
         self.meter = not self.meter
         self.set_class(not self.meter, "-meter-off")
+        self.call_after_refresh(self.show_warning)
         self.services.remember("meter", self.meter)
 
     def set_theme(self, name: str) -> None:

@@ -13,14 +13,16 @@ from textual.worker import Worker
 
 from app.errors import CommandError
 from app.sanitise import clean_line
+from app.sessions.tree import Turn
 from app.tui.effort import Effort
+from app.tui.full_context import WayOut, effect
 from app.tui.live_answer import LiveAnswer
 from app.tui.screens.chat_layout import ERROR_S, SHOWN_TURNS, ChatLayout
 from app.tui.services import Services
 from app.tui.widgets.answer_turn import AnswerTurn
 from app.tui.widgets.failure import Failure
 from app.tui.widgets.user_turn import UserTurn
-from engine.protocol import Cancel, Event, Failed, Loaded, Loading, Metered, Started
+from engine.protocol import Cancel, Event, Failed, Loaded, Loading, Metered, Overflow, Started
 
 FRAMES_PER_SECOND = 13
 """How often arriving text is drawn: fast enough to read along, and the processor is left to the engine."""
@@ -69,6 +71,14 @@ class ChatAnswers(ChatLayout):
                     await self.transcript.add(failure)
                     failure.show(event.message, event.hint)
 
+    async def _tell_of_overflow(self, event: Event) -> None:
+        """What a full context means for the rest of the screen."""
+        match event:
+            case Started(turns_left_out=names, summary=summary):
+                await self.transcript.mark_left_out(names, summary is not None)
+            case Failed(code="overflow"):
+                self.prompt.offering = True
+
     def _observe(self, event: Event) -> None:
         """What an event means for the screen as a whole."""
         match event:
@@ -107,11 +117,44 @@ class ChatAnswers(ChatLayout):
             self.prompt.take_back(text)
             return
         self.prompt.sent(text)
-        for widget in self.transcript.query("Welcome, Failure.-loading"):
+        for widget in self.transcript.query("Offer, Failure.-loading"):
             await widget.remove()
         self.prompt.offering = False
         await self.transcript.add(UserTurn(question.id, question.content))
         await self.begin_answer()
+
+    async def retry(self, turn: Turn) -> None:
+        """Answer the question of this turn again, beside the answers there are."""
+        if self.live is not None:
+            self.notify("An answer is running: esc stops it.")
+        elif self.conversation.back_to_question(turn.id):
+            await self.show_path()
+            self.prompt.focus()
+            await self.begin_answer()
+
+    async def begin_anew(self) -> None:
+        """Stop what runs, leave the conversation as it is and show an empty one."""
+        await self.end_answer()
+        self.conversation.start_anew()
+        self.shown_turns = SHOWN_TURNS
+        self.sample, self.rates = None, ()
+        await self.show_path()
+        self.prompt.focus()
+
+    def set_overflow(self, overflow: Overflow) -> None:
+        """Choose what happens to this conversation when the context is full."""
+        self.conversation.overflow = overflow
+        self.notify(effect(overflow), timeout=ERROR_S)
+
+    async def take_way_out(self, way: WayOut) -> None:
+        """Have the question that did not fit answered in this way."""
+        *_, question, failed = self.conversation.path
+        if way == "new":
+            await self.begin_anew()
+            await self.send(question.content)
+        else:
+            self.set_overflow(way)
+            await self.retry(failed)
 
     async def begin_answer(self) -> None:
         """Have the turn where the conversation is answered, below what is shown of it."""
@@ -140,6 +183,7 @@ class ChatAnswers(ChatLayout):
             async with aclosing(self.conversation.answer(live.asked)) as events:
                 async for event in events:
                     await live.take(event)
+                    await self._tell_of_overflow(event)
                     if not (isinstance(event, Loading) and self._loads):  # the load tells more of itself
                         self._observe(event)
         except asyncio.CancelledError:

@@ -14,6 +14,7 @@ from textual.widgets import Static
 from app.config import ShowThinking
 from app.errors import CommandError
 from app.sanitise import clean_line
+from app.tui import readings
 from app.tui.conversation import Conversation
 from app.tui.effort import Effort
 from app.tui.services import Services
@@ -24,6 +25,7 @@ from app.tui.widgets.effort_line import EffortLine
 from app.tui.widgets.meter_pane import MeterPane
 from app.tui.widgets.meter_strip import MeterStrip
 from app.tui.widgets.new_pill import NewPill
+from app.tui.widgets.offer import Offer
 from app.tui.widgets.prompt import Prompt
 from app.tui.widgets.top_bar import TopBar
 from app.tui.widgets.transcript import Transcript
@@ -45,6 +47,11 @@ HINTS_IDLE = (
 HINTS_EMPTY = (
     "↓ or a number, then enter: try one · shift+tab think · F1 help",
     "↓ or a number: try one · F1 help",
+    "F1 help",
+)
+HINTS_OFFER = (
+    "↓ or a number, then enter: choose · esc browse · F1 help",
+    "↓ or a number: choose · F1 help",
     "F1 help",
 )
 HINTS_RUNNING = ("esc stop · ^T answer now · ^O thoughts · F1 help", "esc stop · ^T answer now", "esc stop")
@@ -135,6 +142,9 @@ class ChatLayout(Screen[None]):
             if isinstance(view, AnswerTurn):
                 view.set_view(self.thoughts)
                 await view.restore(turn, self.conversation.place(turn))
+        if last := self.conversation.last_answer:
+            left_out = last.receipt.state.turns_left_out
+            await self.transcript.mark_left_out(left_out, last.summary is not None)
         self.pill.remove_class("-shown")
         self.show_state()
 
@@ -145,12 +155,30 @@ class ChatLayout(Screen[None]):
             self.effort_line.hints = HINTS_TRANSCRIPT
         elif self.activity:
             self.effort_line.hints = HINTS_RUNNING
+        elif self.prompt.offering:
+            self.effort_line.hints = HINTS_OFFER if self.transcript.turns else HINTS_EMPTY
         else:
-            self.effort_line.hints = HINTS_EMPTY if self.prompt.offering else HINTS_IDLE
+            self.effort_line.hints = HINTS_IDLE
+
+    @property
+    def offer(self) -> Offer | None:
+        """What there is to choose from."""
+        return next(iter(self.query(Offer)), None)
 
     def watch_effort(self, effort: Effort) -> None:
         if self.is_mounted:
             self.effort_line.effort = effort
+
+    def watch_sample(self) -> None:
+        self.call_after_refresh(self.show_warning)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.show_warning)
+
+    def show_warning(self) -> None:
+        """Warn of a context that is nearly full where the meter, which does so by itself, is not shown."""
+        metered = any(meter.display for meter in self.query("MeterPane, MeterStrip"))
+        self.top.warning = "" if metered else readings.context_warning(self.sample)
 
     def on_descendant_focus(self) -> None:
         self.show_state()

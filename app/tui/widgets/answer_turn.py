@@ -17,6 +17,7 @@ from app.sessions.tree import Turn
 from app.tui.widgets.failure import Failure
 from app.tui.widgets.receipt_line import ReceiptLine
 from app.tui.widgets.thinking_block import ThinkingBlock
+from app.tui.widgets.ways_out import WaysOut
 from engine.protocol import Answer, Phase
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class AnswerTurn(Vertical):
         self.turn_id = turn_id
         self.text = text
         """The raw text so far."""
+        self._notices: list[str] = []
 
     def compose(self) -> ComposeResult:
         yield Static(id="wait")
@@ -122,6 +124,12 @@ class AnswerTurn(Vertical):
         self.query_one(Failure).show(message, hint)
         self.state = "failed"
 
+    async def overflow(self, message: str) -> None:
+        """Show that the conversation no longer fits, and what can be done."""
+        await self.fail(message, "")
+        self.query_one(Failure).show(message, "", "Choose how to go on; the conversation is kept.")
+        await self.mount(WaysOut(), after=self.query_one(Failure))
+
     def break_off(self) -> None:
         """Keep what was said of an answer that has no end."""
         self.thinking.live = False
@@ -129,10 +137,11 @@ class AnswerTurn(Vertical):
         self.state = "stopped"
 
     def notice(self, text: str) -> None:
-        """Show something that the person should know about this answer."""
+        """Show something more that the person should know about this answer."""
+        self._notices.append(f"! {clean_line(text)}")
         line = self.query_one("#notice", Static)
         line.add_class("-shown")
-        line.update(Content(f"! {clean_line(text)}"))
+        line.update(Content("\n".join(self._notices)))
 
     def set_view(self, view: ShowThinking) -> None:
         """Show the thoughts this way."""

@@ -7,6 +7,8 @@ from textual.widgets import Static
 
 from app.sanitise import clean
 
+RETRY = "/retry tries again; the conversation is kept"
+
 
 class Failure(Static):
     """The cause and the next step; never a traceback."""
@@ -20,11 +22,11 @@ class Failure(Static):
     Failure.-loading { margin: 1 2 0 2; max-width: 78; }
     """
 
-    def show(self, message: str, hint: str) -> None:
-        """Show the cause, the next step and how to try again."""
+    def show(self, message: str, hint: str, after: str = RETRY) -> None:
+        """Show the cause, the next step and what can be done after it."""
         lines: list[str | tuple[str, str]] = [("✗ ", "bold $error"), clean(message)]
         if hint:
             lines.append((f"\n→ {clean(hint)}", ""))
-        lines.append(("\n/retry tries again; the conversation is kept", "$mull-muted"))
+        lines.append((f"\n{after}", "$mull-muted"))
         self.add_class("-shown")
         self.update(Content.assemble(*lines))

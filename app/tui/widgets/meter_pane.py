@@ -121,11 +121,14 @@ class MeterPane(VerticalScroll, can_focus=False):
         sample = self.sample
         if sample is None:
             return [heading("context", figures.UNKNOWN)]
-        return [
+        lines = [
             heading("context", readings.context(sample)),
             progress(sample.context_used / max(1, sample.context_limit), WIDTH),
             row("left", f"{readings.context_left(sample)} tok"),
         ]
+        if warning := readings.context_warning(sample):
+            lines.append(Content.styled(warning, "bold $warning"))
+        return lines
 
     def _answer_lines(self) -> list[Content]:
         sample = self.sample

@@ -64,16 +64,22 @@ class MeterStrip(Vertical):
         self.query_one("#second", Static).update(self._second())
 
     def _short(self) -> Content:
-        return _labelled(("context left", readings.context_left(self.sample)), ("memory", self._used()))
+        left = ("context left", readings.context_left(self.sample))
+        return _labelled(self._warned() or left, ("memory", self._used()))
 
     def _first(self) -> Content:
         prefill = ("prefill", readings.prefill_speed(self.sample))
-        context = ("context", readings.context(self.sample))
+        context = self._warned() or ("context", readings.context(self.sample))
         return self._fitting(
             len(readings.speed(self.sample)) + SPARK + 4,
             _labelled(prefill, context, ("memory", self._used() + self._kinds())),
             _labelled(prefill, context, ("memory", self._used())),
         )
+
+    def _warned(self) -> Content | None:
+        """The warning that takes the place of the context's figures."""
+        warning = readings.context_warning(self.sample)
+        return Content.styled(warning, "bold $warning") if warning else None
 
     def _second(self) -> Content:
         sample = self.sample
@@ -111,8 +117,12 @@ class MeterStrip(Vertical):
         return used if share.total is None else f"{used} of {figures.size(share.total)}"
 
 
-def _labelled(*pairs: tuple[str, str]) -> Content:
-    parts: list[str | tuple[str, str]] = []
-    for label, value in pairs:
-        parts += ["  " if parts else "", (f"{label} ", "$mull-muted"), (value, "$foreground")]
-    return Content.assemble(*parts)
+def _labelled(*parts: tuple[str, str] | Content) -> Content:
+    """Values with their labels, and what is written already, side by side."""
+    written = [
+        part
+        if isinstance(part, Content)
+        else Content.assemble((f"{part[0]} ", "$mull-muted"), (part[1], "$foreground"))
+        for part in parts
+    ]
+    return Content("  ").join(written)

@@ -13,10 +13,10 @@ from app.tui.keymap import bindings
 from app.tui.messages import (
     CompletionChosen,
     CompletionMoved,
+    OfferMoved,
+    OfferTaken,
     PromptEdited,
     PromptSubmitted,
-    StarterChosen,
-    StarterMoved,
 )
 
 _ACTIONS = {key: c.action for c in COMMANDS if c.id in ("send", "newline") for key in c.keys}
@@ -53,7 +53,7 @@ class Prompt(TextArea):
         self.completing = False
         """Whether completions are open: up, down, tab and enter then go to them."""
         self.offering = False
-        """Whether the empty screen offers prompts: up, down and enter go to them while nothing is written."""
+        """Whether there is something to choose from: up, down and enter go to it while nothing is written."""
 
     async def _on_key(self, event: events.Key) -> None:
         """Keys that a text area would write are commands here, taken in the order they were typed in."""
@@ -83,7 +83,7 @@ class Prompt(TextArea):
         elif self.text.strip() or not self.offering:
             self.submit()
         else:
-            self.post_message(StarterChosen())
+            self.post_message(OfferTaken())
 
     def submit(self) -> None:
         """Send what is written. The prompt is empty at once: what is typed from here on is the next one."""
@@ -112,7 +112,7 @@ class Prompt(TextArea):
         if self.completing:
             self.post_message(CompletionMoved(-1))
         elif self.offering and not self.text:
-            self.post_message(StarterMoved(-1))
+            self.post_message(OfferMoved(-1))
         elif (
             self.navigator.is_first_wrapped_line(self.cursor_location)
             and not self.selected_text
@@ -130,7 +130,7 @@ class Prompt(TextArea):
         if self.completing:
             self.post_message(CompletionMoved(1))
         elif self.offering and not self.text:
-            self.post_message(StarterMoved(1))
+            self.post_message(OfferMoved(1))
         elif self.navigator.is_last_wrapped_line(self.cursor_location) and self._recalled is not None:
             self._recalled += 1
             if self._recalled == len(self._sent):

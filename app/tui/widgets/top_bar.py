@@ -34,6 +34,7 @@ class TopBar(Horizontal):
     model: reactive[ModelInfo | None] = reactive(None)
     progress: reactive[Loading | None] = reactive(None)
     state: reactive[str] = reactive("")
+    warning: reactive[str] = reactive("")
 
     def compose(self) -> ComposeResult:
         yield Static(id="model")
@@ -57,6 +58,9 @@ class TopBar(Horizontal):
     def watch_state(self) -> None:
         self._show()
 
+    def watch_warning(self) -> None:
+        self._show()
+
     def _show(self) -> None:
         if not self.is_mounted:
             return
@@ -77,7 +81,8 @@ class TopBar(Horizontal):
     def _state_text(self) -> Content:
         loading = self.progress
         if loading is None:
-            return Content(self.state)
+            warning = Content.styled(self.warning, "bold $warning")
+            return Content(" · ").join(part for part in (warning, Content(self.state)) if part)
         parts: list[str | tuple[str, str] | Content] = [clean_line(loading.stage)]
         if loading.total and loading.done is not None:
             if self.size.width >= 60:

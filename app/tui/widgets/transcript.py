@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual import events
 from textual.containers import VerticalScroll
 from textual.reactive import var
@@ -10,6 +12,7 @@ from textual.widget import Widget
 from app.tui.commands import COMMANDS
 from app.tui.messages import EndFollowed, TranscriptLeft, TurnActedOn
 from app.tui.widgets.answer_turn import AnswerTurn
+from app.tui.widgets.left_out import LeftOut
 from app.tui.widgets.user_turn import UserTurn
 
 _ACTIONS = {key: c.action for c in COMMANDS if c.where == "transcript" for key in c.keys}
@@ -31,6 +34,8 @@ class Transcript(VerticalScroll):
         align: left bottom;
         &.-empty { layout: vertical; align: center middle; }
         &:focus { background-tint: transparent; }
+        & > .turn.-left-out { opacity: 60%; }
+        & > .turn.-left-out:ansi { opacity: 100%; text-style: dim; }
         & > .turn.-selected { background: $surface; border-left: outer $mull-effort; }
     }
     """
@@ -65,6 +70,19 @@ class Transcript(VerticalScroll):
         await self.mount_all(content)
         self.set_class(not self.turns, "-empty")
         self.anchor(bool(self.turns))
+
+    async def mark_left_out(self, names: Sequence[str], summarized: bool) -> None:
+        """Show which turns the last answer was not told of, for want of context."""
+        await self.query(LeftOut).remove()
+        for turn in self.turns:
+            turn.set_class(turn.turn_id in names, "-left-out")
+        if names and self.turns:
+            marked = [turn for turn in self.turns if turn.turn_id in names]
+            line = LeftOut(len(names), summarized)
+            if marked:
+                await self.mount(line, after=marked[-1])
+            else:
+                await self.mount(line, before=self.turns[0])
 
     def turn(self, turn_id: str) -> UserTurn | AnswerTurn | None:
         """The widget of this turn, if it is shown."""

@@ -218,8 +218,8 @@ class Kit:
     loaded = Loaded(model=MODEL, seconds=0.4)
     half_loaded = Loading(stage="loading weights", done=6_400_000, total=12_900_000)
 
-    def started(self, limit: int = 512, room: int = 3659) -> Started:
-        return Started(
+    def started(self, limit: int = 512, room: int = 3659, **changes: object) -> Started:
+        started = Started(
             answer_id="a",
             model="tiny",
             method="cot",
@@ -228,6 +228,7 @@ class Kit:
             thinking_limit=limit,
             thinking_room=room,
         )
+        return msgspec.structs.replace(started, **changes)
 
     def think(self, text: str = THOUGHT, tokens: int = 40) -> Delta:
         return Delta(candidate="a", phase="thinking", text=text, tokens=tokens)

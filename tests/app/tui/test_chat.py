@@ -861,7 +861,7 @@ async def test_a_starter_is_chosen_by_keyboard(kit, keys: tuple[str, ...]) -> No
 async def test_a_starter_is_chosen_by_mouse(kit) -> None:
     app = kit.app(kit.complete("9"))
     async with app.run_test() as pilot:
-        await pilot.click(chat(app).query("StarterLine").last())
+        await pilot.click(chat(app).query("OfferLine").last())
         await settle(pilot)
     assert kit.engine.requests[0].messages[0].content == kit.starters[2].prompt
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.config import Settings
+from engine.protocol import Failed
 
 QUESTION = "What is 4748 + 2674?"
 RATES = (61.0, 74.5, 80.2, 84.0, 86.1, 86.6)
@@ -133,6 +134,41 @@ def test_stopped_100x30(kit, snap_compare) -> None:
 def test_failed_80x24(kit, snap_compare) -> None:
     app = kit.app([kit.started(), kit.think(), kit.say("74"), kit.failed()])
     assert snap_compare(app, terminal_size=(80, 24), run_before=ask)
+
+
+def full_context(kit) -> list:
+    """A conversation for which the context has no more room."""
+    return [
+        Failed(
+            code="overflow",
+            message="the conversation takes 4,072 tokens, which leaves too little of the context's 4,096",
+        )
+    ]
+
+
+def test_context_full_80x24(kit, snap_compare) -> None:
+    app = kit.app(full_context(kit))
+    assert snap_compare(app, terminal_size=(80, 24), run_before=then("down"))
+
+
+def test_context_full_60x14(kit, snap_compare) -> None:
+    assert snap_compare(kit.app(full_context(kit)), terminal_size=(60, 14), run_before=ask)
+
+
+def test_context_nearly_full_100x30(kit, snap_compare) -> None:
+    app = kit.app([kit.started(), kit.metered(context_used=3400), kit.hold])
+    assert snap_compare(app, terminal_size=(100, 30), run_before=ask)
+
+
+def test_context_nearly_full_160x45_light(kit, snap_compare) -> None:
+    app = kit.app([kit.started(), kit.metered(context_used=3400), kit.hold], settings=Settings(theme="light"))
+    assert snap_compare(app, terminal_size=(160, 45), run_before=ask)
+
+
+def test_turns_left_out_100x30(kit, snap_compare) -> None:
+    kit.record(("What is 13 + 5?", "18"), ("And 7 * 8?", "56"))
+    app = kit.app([kit.started(turns_left_out=("t1", "t2")), kit.hold], resume="last")
+    assert snap_compare(app, terminal_size=(100, 30), run_before=ask)
 
 
 def test_completing_80x24(kit, snap_compare) -> None:
