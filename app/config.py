@@ -18,7 +18,7 @@ from msgspec import Struct
 from app import locations
 from app.errors import CommandError, reason
 from app.files import write_atomically
-from engine.protocol import ModelSpec, Overflow, Sampling, Think
+from engine.protocol import KV, ModelSpec, Overflow, Sampling, Think
 
 ShowThinking = Literal["hidden", "line", "full"]
 
@@ -31,6 +31,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     device: str | None = None
     threads: int | None = None
     context: int | None = None
+    kv: KV = "model"
     deterministic: bool = False
     think: Think = "max"
     method: str | None = None
@@ -64,6 +65,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             profile=self.profile,
             context=self.context,
             threads=self.threads,
+            kv=self.kv,
             deterministic=self.deterministic,
         )
 
@@ -234,6 +236,7 @@ _KINDS: dict[str, _Kind] = {
     "device": _Kind("cpu, cuda or cuda:N", _text),
     "threads": _COUNT,
     "context": _COUNT,
+    "kv": _one_of(get_args(KV)),
     "deterministic": _Kind("true or false", _truth),
     "think": _Kind("off, max or a number of tokens", think),
     "method": _NAME,

@@ -53,6 +53,11 @@ Examples:
 @click.option("--threads", type=int, metavar="N", help="CPU threads of the engine.")
 @click.option("--context", type=int, metavar="N", help="Tokens of context to load the model with.")
 @click.option(
+    "--kv",
+    metavar="model|int8",
+    help="How keys and values are kept: in the model's own dtype, or rounded to int8, for less memory.",
+)
+@click.option(
     "--deterministic",
     is_flag=True,
     default=None,

@@ -316,7 +316,7 @@ def _environment(backend: Backend, sampler: Sampler) -> Environment:
         device=info.device,
         profile=info.profile,
         weight_dtype=info.dtype,
-        kv_dtype=info.dtype,
+        kv_dtype=info.kv_dtype,
         kernel_class=backend.kernel_class,
         threads=info.threads,
         torch=versions["torch"],

@@ -91,7 +91,7 @@ def _segment(
 ) -> torch.Tensor:
     """Attention of one segment, whose keys and values are written; [1, length, heads, head_dim]."""
     mask = segment.mask(scores.window, query)
-    if segment.start:
+    if segment.start or not segment.pool.storage.lossless:  # its own keys, too, as others will read them
         key, value = segment.read(layer, segment.first_key(scores.window))
     causal = mask is None and segment.length > 1
     if scores.plain and segment.length > 1:
@@ -134,8 +134,7 @@ def _shared_prefix(
     The two parts are joined by the logarithms of their sums of exponentials, as in Hydragen
     (arXiv:2402.05099).
     """
-    keys = pool.keys[layer].narrow(1, group.base, group.keys)[None]
-    values = pool.values[layer].narrow(1, group.base, group.keys)[None]
+    keys, values = pool.storage.read_run(layer, group.base, group.keys)
     kv_heads, rows, width = keys.shape[1], len(group.rows), query.shape[-1]
     # [rows, kv_heads, heads per key, width]
     own = query[0, :, group.rows].transpose(0, 1).reshape(rows, kv_heads, -1, width)

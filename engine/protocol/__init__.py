@@ -2,6 +2,7 @@
 
 from engine.protocol.interface import Engine
 from engine.protocol.messages import (
+    KV,
     AnswerNow,
     AnswerRequest,
     Cancel,
@@ -44,6 +45,7 @@ from engine.protocol.receipt import (
 )
 
 __all__ = [
+    "KV",
     "Answer",
     "AnswerNow",
     "AnswerRequest",

@@ -11,6 +11,8 @@ from engine.protocol.receipt import Answer, Summary
 Role = Literal["system", "user", "assistant"]
 Think = int | Literal["off", "max"]
 Phase = Literal["thinking", "answer"]
+KV = Literal["model", "int8"]
+"""How keys and values are kept: in the dtype that the model computes in, or rounded to int8."""
 Overflow = Literal["stop", "drop", "summarize"]
 """What happens where a conversation outgrows the context: there is no answer, the oldest turns are left out,
 or a summary stands for them.
@@ -35,6 +37,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     profile: str | None = None
     context: int | None = None
     threads: int | None = None
+    kv: KV = "model"
     deterministic: bool = False
     """Each token's bits are the same whatever is computed beside it; slower."""
     draft: str | None = None
@@ -108,6 +111,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     parameters: int
     weight_bytes: int
     dtype: str
+    kv_dtype: str
+    """Of keys and values."""
     device: str
     profile: str
     simulated: bool = False

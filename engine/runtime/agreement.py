@@ -52,12 +52,12 @@ def fastest_forward(
             expected = _two_forwards(stock, Segment(pool, table, 0, length), recording)
         except Exception as error:  # modelling code that was not made for another attention fails as it likes
             raise ModelError(f"{type(model).__name__} cannot run over pages: {error}", _NOT_PAGED) from error
-        if recording.windows.keys() != set(range(len(pool.keys))):
+        if recording.windows.keys() != set(range(pool.layers)):
             raise ModelError(
                 f"{type(model).__name__} does not keep keys and values of its own in each layer",
                 _NOT_PAGED,
             )
-        windows = [recording.windows[layer] for layer in range(len(pool.keys))]
+        windows = [recording.windows[layer] for layer in range(pool.layers)]
 
         def agrees(forward: Forward) -> bool:
             found = _two_forwards(forward, Segment(pool, table, 0, length), Segment(pool, table, length, 1))

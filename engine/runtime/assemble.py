@@ -16,6 +16,7 @@ from engine.runtime.agreement import fastest_forward
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE, PagePool
 from engine.runtime.runner import Forward, StockForward
+from engine.runtime.storage import StorageKind
 from profiles.costs import kv_bytes_per_token
 from profiles.shape import ModelShape
 
@@ -48,35 +49,32 @@ def assemble(
     device: str,
     threads: int,
     pack: bool,
+    kind: StorageKind,
     context_of: Callable[[ModelShape], int],
     on_progress: Progress,
 ) -> Assembled:
     """Load the model; blocking. `context_of` says how many tokens a model of this shape gets.
 
-    Weights are packed where they can be and `pack` says so. Raises ModelError.
+    Weights are packed where they can be and `pack` says so; `kind` keeps keys and values. Raises ModelError.
     """
     attention.register()
     model = load_model(checkpoint, dtype, device, attention.NAME, on_progress)
-    size = _BYTES[dtype]
-    shape = replace(checkpoint.shape, weight_bytes=size, head_bytes=size, kv_bytes=size)
+    size, head_dim = _BYTES[dtype], checkpoint.shape.head_dim
+    kv_bytes = kind.vector_bytes(head_dim, model.dtype) / head_dim
+    shape = replace(checkpoint.shape, weight_bytes=size, head_bytes=size, kv_bytes=kv_bytes)
     context = context_of(shape)
     pages = max(-(-context // PAGE), min(CONTEXTS * -(-context // PAGE), affordable(shape, device) // PAGE))
     capability = torch.backends.cpu.get_cpu_capability().lower() if device == "cpu" else "cuda"
-    pool = PagePool(
-        shape.layers,
-        shape.kv_heads,
-        shape.head_dim,
-        pages,
-        model.dtype,
-        device,
-    )
+    pool = PagePool(shape.layers, shape.kv_heads, head_dim, pages, model.dtype, device, kind)
+    # compared over keys and values as computed: rounding them would be a difference of its own
+    plain = PagePool(shape.layers, shape.kv_heads, head_dim, 1, model.dtype, device)
     parameters = [(parameter.numel(), parameter.nbytes) for parameter in model.parameters()]
     packed = can_pack(model.dtype, device) and pack
     return Assembled(
         shape=shape,
         context=context,
         pool=pool,
-        forward=fastest_forward(model, StockForward(model), pool, context, packed),
+        forward=fastest_forward(model, StockForward(model), plain, context, packed),
         packed=packed,
         parameters=sum(elements for elements, _ in parameters),
         weight_bytes=sum(size for _, size in parameters),

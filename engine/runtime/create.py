@@ -21,6 +21,7 @@ from engine.runtime.local import LocalBackend
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE
 from engine.runtime.runner import Runner, StockForward
+from engine.runtime.storage import KINDS
 from engine.runtime.store import open_store
 from profiles.catalogue import Profile
 from profiles.costs import kv_bytes_per_token
@@ -69,13 +70,16 @@ def create(
         device,
         threads,
         not small or spec.deterministic,
+        KINDS[spec.kv],
         lambda shape: _context(spec, checkpoint, affordable(shape, device), kv_bytes_per_token(shape)),
         on_progress,
     )
     context = loaded.context
+    kv_dtype = dtype if spec.kv == "model" else spec.kv
     arithmetic = [
         loaded.capability,
         dtype,
+        *([f"kv-{kv_dtype}"] if kv_dtype != dtype else []),
         "stock" if isinstance(loaded.forward, StockForward) else "fused",
         *(["packed"] if loaded.packed else []),
         *(["exact"] if spec.deterministic else []),
@@ -91,6 +95,7 @@ def create(
             parameters=loaded.parameters,
             weight_bytes=loaded.weight_bytes,
             dtype=dtype,
+            kv_dtype=kv_dtype,
             device=device,
             profile=profile.id,
             context=context,

@@ -18,6 +18,7 @@ from engine.runtime.draft import DraftModel, EarlyExit
 from engine.runtime.memory import system_memory
 from engine.runtime.runner import Runner
 from engine.runtime.speculation import Speculation
+from engine.runtime.storage import KINDS
 
 OFF = "off"
 _EXIT = re.compile(r"exit:(.*)")
@@ -87,6 +88,7 @@ def speculation(
         device,
         threads,
         model.packed,
+        KINDS[spec.kv],
         lambda _: min(longest, model.context),
         on_progress,
     )

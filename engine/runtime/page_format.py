@@ -20,7 +20,7 @@ import torch
 from engine.page_files import unnamed
 
 FORMAT = "mull.page/1"
-_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int8: "I8"}
 _CHECKSUM = b'"crc32":"'
 
 
@@ -30,7 +30,7 @@ class Unsound(Exception):
 
 @dataclass(frozen=True)
 class PageFormat:
-    """Files of pages of one model: `shape` is a page's, [2, layers, kv_heads, PAGE, head_dim]."""
+    """Files of pages of one model: `shape` is a page's, [2, layers, kv_heads, PAGE, width]."""
 
     fingerprint: bytes
     shape: tuple[int, ...]

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from engine.runtime.prefixes import PAGE, Prefix, PrefixTree, chained
+from engine.runtime.storage import PlainStorage, Storage, StorageKind
 
 __all__ = ["PAGE", "PagePool"]
 
 
 class PagePool:
-    """Keys and values of all layers in pages; `keys[layer]` is [kv_heads, pages * PAGE, head_dim].
+    """Keys and values of all layers in the pages of a `storage`.
 
     A page is held by the tables that it is in, or idle (held by none, its contents kept to be found), or
     free. Only a page that one table holds, and that cannot be found, is ever written.
@@ -34,12 +35,14 @@ class PagePool:
         pages: int,
         dtype: torch.dtype,
         device: str,
+        kind: StorageKind = PlainStorage,
     ) -> None:
-        shape = (2, layers, kv_heads, pages, PAGE, head_dim)
-        self._memory = torch.empty(shape, dtype=dtype, device=device)
-        self.keys, self.values = (list(half.flatten(2, 3)) for half in self._memory)
+        """`dtype` is the one that the model computes in; how it is stored is the storage's affair."""
+        self.storage: Storage = kind(layers, kv_heads, head_dim, pages, dtype, device)
+        self._memory = self.storage.memory
+        self.layers = layers
         self.pages = pages
-        self.page_bytes = 2 * layers * kv_heads * PAGE * head_dim * dtype.itemsize
+        self.page_bytes = self._memory[:, :, :, 0].nbytes
         self._holders = [0] * pages
         self._free = set(range(pages))
         self._used: set[int] = set()
@@ -51,9 +54,8 @@ class PagePool:
 
     @property
     def page_shape(self) -> tuple[int, ...]:
-        """Of a page's contents: [2, layers, kv_heads, PAGE, head_dim], keys and values."""
-        _, layers, kv_heads, _, _, head_dim = self._memory.shape
-        return (2, layers, kv_heads, PAGE, head_dim)
+        """Of a page's contents: [2, layers, kv_heads, PAGE, width], keys and values as they are stored."""
+        return tuple(self._memory[:, :, :, 0].shape)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -49,16 +49,14 @@ class Segment:
 
     def read(self, layer: int, first: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values from position `first` to the last new token, [1, kv_heads, keys, head_dim]."""
-        keys, values = self.pool.keys[layer], self.pool.values[layer]
-        page = first // PAGE
+        storage = self.pool.storage
         if self.base is not None:
-            slot, count = self.base + first, self.total - first
-            return keys.narrow(1, slot, count)[None], values.narrow(1, slot, count)[None]
+            return storage.read_run(layer, self.base + first, self.total - first)
+        page = first // PAGE
         pages = self._gathers.get(page)
         if pages is None:
-            pages = self._gathers[page] = torch.tensor(self.table[page:], device=keys.device)
-        seen = slice(first - page * PAGE, self.total - page * PAGE)
-        return _gather(keys, pages)[None, :, seen], _gather(values, pages)[None, :, seen]
+            pages = self._gathers[page] = torch.tensor(self.table[page:], device=storage.memory.device)
+        return storage.read_pages(layer, pages, slice(first - page * PAGE, self.total - page * PAGE))
 
     def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
         """What is added to the scores, [length, keys] in the dtype of `like`; None where causality rules.
@@ -137,17 +135,14 @@ class Step:
         """
         if self._interrupted is not None and self._interrupted():
             raise Interrupted
-        pool, alone = self.pool, self.segments[0]
+        storage, alone = self.pool.storage, self.segments[0]
         if len(self.segments) == 1 and alone.base is not None:
-            slot = alone.base + alone.start
-            pool.keys[layer].narrow(1, slot, self.length).copy_(keys)
-            pool.values[layer].narrow(1, slot, self.length).copy_(values)
+            storage.write_run(layer, alone.base + alone.start, keys, values)
             return
         if self._slots is None:
             slots = [slot for segment in self.segments for slot in segment.slots()]
             self._slots = torch.tensor(slots, device=keys.device)
-        pool.keys[layer].index_copy_(1, self._slots, keys)
-        pool.values[layer].index_copy_(1, self._slots, values)
+        storage.write_slots(layer, self._slots, keys, values)
 
     def shared(self) -> tuple[list[Shared], list[int]]:
         """Groups of rows that share leading pages, and the indices of the segments in no group."""
@@ -189,9 +184,3 @@ def _run_in_common(tables: Sequence[Sequence[int]]) -> int:
     while all(count < len(table) and table[count] == first + count for table in tables):
         count += 1
     return count
-
-
-def _gather(pool: torch.Tensor, pages: torch.Tensor) -> torch.Tensor:
-    """The pages' slots in the order given: [kv_heads, pages * PAGE, head_dim]."""
-    heads, _, width = pool.shape
-    return pool.view(heads, -1, PAGE, width).index_select(1, pages).view(heads, -1, width)

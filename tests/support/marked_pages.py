@@ -16,6 +16,11 @@ def marks(ids: list[int]) -> torch.Tensor:
     return torch.tensor([float(mark) for mark in hashes][1:])
 
 
+def lying(pool: PagePool) -> torch.Tensor:
+    """Keys and values of a pool of one layer and one head, [2, slots, head_dim]."""
+    return pool.storage.memory[:, 0, 0].flatten(1, 2)
+
+
 def slots(table: list[int], tokens: range) -> list[int]:
     return [table[at // PAGE] * PAGE + at % PAGE for at in tokens]
 
@@ -25,8 +30,9 @@ def write(sequence: Sequence, ids: list[int]) -> None:
     sequence.reserve(len(sequence.ids) + len(ids))
     sequence.ids += ids
     new = range(sequence.cached, len(sequence.ids))
-    sequence.pool.keys[0][0, slots(sequence.table, new), 0] = marks(sequence.ids)[new.start :]
-    sequence.pool.values[0][0, slots(sequence.table, new), 1] = -marks(sequence.ids)[new.start :]
+    keys, values = lying(sequence.pool)
+    keys[slots(sequence.table, new), 0] = marks(sequence.ids)[new.start :]
+    values[slots(sequence.table, new), 1] = -marks(sequence.ids)[new.start :]
     sequence.cached = sequence.seen = len(sequence.ids)
 
 
@@ -34,8 +40,8 @@ def holds_its_own(sequence: Sequence) -> bool:
     """Whether the sequence's pages contain what its ids lead to."""
     where = slots(sequence.table, range(sequence.cached))
     expected = marks(sequence.ids)[: sequence.cached]
-    keys, values = sequence.pool.keys[0][0, where, 0], sequence.pool.values[0][0, where, 1]
-    return torch.equal(keys, expected) and torch.equal(values, -expected)
+    keys, values = lying(sequence.pool)
+    return torch.equal(keys[where, 0], expected) and torch.equal(values[where, 1], -expected)
 
 
 def pages_of(ids: list[int]) -> list[torch.Tensor]:

@@ -45,6 +45,7 @@ MODEL = ModelInfo(
     parameters=6_400_000,
     weight_bytes=12_900_000,
     dtype="float32",
+    kv_dtype="float32",
     device="cpu",
     profile="laptop",
     context=4096,

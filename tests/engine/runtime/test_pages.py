@@ -290,5 +290,5 @@ def test_a_pool_takes_memory_only_as_its_pages_are_written() -> None:
     pool = PagePool(4, 2, 64, 16384, torch.float32, "cpu")
     size = pool.pages * pool.page_bytes
     assert size == 4 << 30
-    pool.keys[0][:, :PAGE] = 1
+    pool.storage.memory[0, 0, :, 0] = 1
     assert process.memory_info().rss - before < size / 20
