@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engine.protocol import Answer, Quantity, Receipt, Summary
+from engine.protocol import Answer, Quantity, Receipt, Summary, TokenCounts
 
 MARKS = {"measured": "●", "derived": "◐", "apportioned": "◐", "modelled": "○", "unavailable": ""}
 LEGEND = "● measured  ◐ derived or apportioned  ○ modelled  n/a unknown"
@@ -120,7 +120,7 @@ def receipt_line(answer: Answer, place: tuple[int, int] | None = None) -> str:
     parts = [
         f"{place[0]}/{place[1]} ◂▸" if place and place[1] > 1 else "",
         f"{thought}ans {count(tokens.answer)} tok",
-        f"{count(tokens.cached)} cached" if tokens.cached else "",
+        _cached(tokens),
         _plain(receipt.time.total),
         f"ttft {_plain(receipt.time.first_token)}",
         _plain(receipt.speed.decode_tok_s),
@@ -150,6 +150,14 @@ def span(names: Sequence[str]) -> str:
     if len(names) < 3:
         return " and ".join(names)
     return f"{names[0]} to {names[-1]}"
+
+
+def _cached(tokens: TokenCounts) -> str:
+    """How much of the prompt came from the cache, and how much of that from disk."""
+    if not tokens.cached:
+        return ""
+    source = f" ({count(tokens.restored)} from disk)" if tokens.restored else ""
+    return f"{count(tokens.cached)} cached{source}"
 
 
 def _plain(figure: Quantity) -> str:

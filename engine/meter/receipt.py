@@ -139,6 +139,7 @@ def _tokens(outcome: Outcome) -> TokenCounts:
     return TokenCounts(
         prompt=outcome.prompt_tokens,
         cached=outcome.account.cached,
+        restored=outcome.account.restored,
         prefilled=count("prefilled"),
         thinking=count("thinking") + (pending == "thinking"),
         answer=count("answer") + (pending == "answer"),

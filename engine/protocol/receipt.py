@@ -70,6 +70,7 @@ class Environment(Struct, frozen=True, kw_only=True):
 class TokenCounts(Struct, frozen=True, kw_only=True):
     """Tokens by kind. Each forwarded token has exactly one kind; a cached token is not forwarded.
 
+    `restored` of the cached ones came from disk, where an engine that has left had put them.
     `summary` are those read and written to make the summary of turns that do not fit into the context.
     `thinking` and `answer` are those of the kept answer as shown; `draft_accepted` of them had been guessed,
     and do not count again. `draft_rejected` were guessed and forwarded in vain. `pending` of those shown (0
@@ -79,6 +80,7 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
 
     prompt: int = 0
     cached: int = 0
+    restored: int = 0
     prefilled: int = 0
     thinking: int = 0
     answer: int = 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from app import figures
@@ -42,6 +43,19 @@ def test_a_figure_never_rounds_up_to_a_thousand_of_its_prefix() -> None:
 def test_unknown_is_not_available_and_zero_is_zero() -> None:
     assert figures.quantity(unavailable("J", "no counter")) == "n/a"
     assert figures.quantity(derived(0, "FLOP", "")) == "0 FLOP ◐"
+
+
+@pytest.mark.parametrize(
+    ("cached", "restored", "text"),
+    [(1280, 0, " · 1,280 cached · "), (1280, 1216, " · 1,280 cached (1,216 from disk) · ")],
+)
+def test_a_receipt_line_says_what_was_cached_and_whence(
+    make_answer: Callable[..., Answer], cached: int, restored: int, text: str
+) -> None:
+    answer = make_answer()
+    tokens = msgspec.structs.replace(answer.receipt.tokens, cached=cached, restored=restored)
+    receipt = msgspec.structs.replace(answer.receipt, tokens=tokens)
+    assert text in figures.receipt_line(msgspec.structs.replace(answer, receipt=receipt))
 
 
 def test_a_receipt_line_says_that_the_thought_was_cut_not_the_answer(
