@@ -14,6 +14,7 @@ import torch
 from random_checkpoint import prompt, reference
 
 from engine.backend import Lease, Sampler
+from engine.page_files import PageFolder
 from engine.protocol import KV, ModelSpec
 from engine.runtime import assemble
 from engine.runtime.create import create
@@ -257,3 +258,19 @@ def test_more_context_fits_into_the_same_memory(
         contexts.append(backend.info.context)
         backend.close()
     assert contexts == [200, 640]
+
+
+async def test_a_prompt_on_disk_comes_back_with_its_scales_and_for_int8_alone(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    texts, restored = [], []
+    for kv in ("int8", "int8", "model"):
+        spec = ModelSpec(model=str(checkpoint("qwen3")), kv=kv, deterministic=True)
+        backend = create(spec, detect().profile, CPU, prompts=PageFolder(tmp_path / "prompts", 10**9))
+        node = await backend.prefill(PROMPT, Lease(0))
+        texts.append((await backend.extend(node, "answer", Lease(30), WARM)).ids)
+        restored.append(node.account.restored)
+        await backend.cancel(node)
+        backend.close()
+    assert restored == [0, 2 * PAGE, 0]
+    assert texts[0] == texts[1]
