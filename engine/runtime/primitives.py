@@ -185,7 +185,7 @@ def extend(
                     break
             if drafts:
                 accepted = _agreed(sequence.ids[known:], drafts)
-                _settle(sequence, known, len(drafts), accepted, rows[accepted])
+                _settle(sequence, known, len(drafts), accepted, rows[accepted], kind or sampling.phase)
             if speculator is not None and forwarded is not None:
                 speculator.verified(sequence, forwarded)
     except Stopped as stopped:
@@ -207,7 +207,7 @@ class Sampling:
     ) -> None:
         self.lease = lease
         self.reason: StopReason | None = None
-        self._phase = phase
+        self.phase = phase
         self._sampler = sampler
         self._rules = rules
         self._last = rules.stop | rules.keep | rules.banned
@@ -240,14 +240,14 @@ class Sampling:
             raise
         if self._watcher is not None:
             self._watcher.see(torch.as_tensor(logits))
-        sequence.account.sampling_s[self._phase] += time.perf_counter() - began
+        sequence.account.sampling_s[self.phase] += time.perf_counter() - began
         lease.used += 1
         sequence.account.sampled_ns.append(time.monotonic_ns())
         if token in rules.stop and token not in rules.keep:
             self.reason, self._stop_id = "stop", token
             return None
         sequence.ids.append(token)
-        sequence.pending_phase = self._phase
+        sequence.pending_phase = self.phase
         self._sampled.append(token)
         if token in rules.keep:
             self.reason, self._stop_id = "stop", token
@@ -303,33 +303,47 @@ def _agreed(ids: Sequence[int], drafts: Sequence[int]) -> int:
 
 
 def _settle(
-    sequence: sequences.Sequence, known: int, drafts: int, accepted: int, logits: torch.Tensor | np.ndarray
+    sequence: sequences.Sequence,
+    known: int,
+    drafts: int,
+    accepted: int,
+    logits: torch.Tensor | np.ndarray,
+    kind: Kind,
 ) -> None:
-    """After a verified forward: keep in the pages what was accepted, and tell the two apart in the account."""
+    """After a verified forward: keep in the pages what was accepted, and tell all apart in the account.
+
+    The id before the drafts has the kind under which it was sampled, those accepted have `kind`.
+    """
     sequence.cached = sequence.seen = known + accepted
     sequence.logits = logits.cpu().numpy() if isinstance(logits, torch.Tensor) else logits
     sequence.trim()
     account = sequence.account
     account.drafts_accepted += accepted
     account.drafts_rejected += drafts - accepted
-    entries = account.forwarded
-    entry, kept, lost = entries[-1], 1 + accepted, drafts - accepted
-    part = kept / (1 + drafts)
-    entries[-1] = replace(
-        entry, tokens=kept, logits_rows=kept, seconds=entry.seconds * part, part=part, accepted=accepted
-    )
-    if lost:
-        entries.append(
-            replace(
-                entry,
-                kind="draft_rejected",
-                tokens=lost,
-                context=entry.context + kept,
-                logits_rows=lost,
-                seconds=entry.seconds * (1 - part),
-                part=1 - part,
+    entry = account.forwarded.pop()
+    phase = kind if kind in ("thinking", "answer") else entry.phase
+    before = 0
+    for tokens, part_kind, part_phase in (
+        (1, entry.kind, entry.phase),
+        (accepted, kind, phase),
+        (drafts - accepted, "draft_rejected", phase),
+    ):
+        if tokens:
+            part = tokens / (1 + drafts)
+            account.forwarded.append(
+                replace(
+                    entry,
+                    kind=part_kind,
+                    phase=part_phase,
+                    tokens=tokens,
+                    context=entry.context + before,
+                    logits_rows=tokens,
+                    seconds=entry.seconds * part,
+                    part=part,
+                    accepted=tokens if before and part_kind == kind else 0,
+                )
             )
-        )
+        before += tokens
 
 
 def _log_probabilities(rows: torch.Tensor, ids: Sequence[int]) -> list[float]:
