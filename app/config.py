@@ -33,6 +33,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     context: int | None = None
     kv: KV = "model"
     deterministic: bool = False
+    draft: str | None = None
+    """Who guesses ahead; None: the text itself, where that pays."""
     think: Think = "max"
     method: str | None = None
     temperature: float | None = None
@@ -67,6 +69,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             threads=self.threads,
             kv=self.kv,
             deterministic=self.deterministic,
+            draft=self.draft,
         )
 
     def sampling(self) -> Sampling:
@@ -238,6 +241,7 @@ _KINDS: dict[str, _Kind] = {
     "context": _COUNT,
     "kv": _one_of(get_args(KV)),
     "deterministic": _Kind("true or false", _truth),
+    "draft": _Kind("a model, exit:N or off", _text),
     "think": _Kind("off, max or a number of tokens", think),
     "method": _NAME,
     "temperature": _Kind("a number from 0 up", _number(0, 1e6)),

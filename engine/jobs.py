@@ -26,16 +26,17 @@ class ModelKey(NamedTuple):
 
     spec: ModelSpec
     files: tuple[tuple[str, int, int], ...]
-    """Name, size and time of change (ns) of each file of its folder that is read."""
+    """Name, size and time of change (ns) of each file that is read, a draft model's included."""
 
     @classmethod
     def of(cls, spec: ModelSpec) -> ModelKey:
         found = []
-        with contextlib.suppress(OSError, ValueError):
-            for path in sorted(Path(spec.model).glob("*")):
-                if path.suffix in (".json", ".safetensors", ".jinja"):
-                    state = path.stat()
-                    found.append((path.name, state.st_size, state.st_mtime_ns))
+        for folder in filter(None, (spec.model, spec.draft)):
+            with contextlib.suppress(OSError, ValueError):
+                for path in sorted(Path(folder).glob("*")):
+                    if path.suffix in (".json", ".safetensors", ".jinja"):
+                        state = path.stat()
+                        found.append((path.name, state.st_size, state.st_mtime_ns))
         return cls(spec, tuple(found))
 
 

@@ -63,6 +63,12 @@ Examples:
     default=None,
     help="The same bits, cached or not, alone or beside others; slower.",
 )
+@click.option(
+    "--draft",
+    metavar="MODEL|exit:N|off",
+    help="Who guesses tokens ahead: a smaller model, the model's first N layers, or nobody. "
+    "The default guesses what the text repeats, where that pays.",
+)
 @click.option("--think", metavar="off|max|N", help="How many tokens the answer may think.")
 @click.option("--method", metavar="NAME", help="direct (no thinking) or cot (think, then answer).")
 @click.option("--system", metavar="TEXT", help="A system message.")

@@ -82,6 +82,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @click.option("--profile", metavar="NAME", help="The hardware profile to run with (see: mull profiles).")
 @click.option("--kv", metavar="model|int8", help="Keys and values in the model's own dtype, or in int8.")
+@click.option("--draft", metavar="MODEL|exit:N|off", help="Who guesses tokens ahead (see: mull ask --help).")
 @click.option("--think", metavar="off|max|N", help="How many tokens an answer may think.")
 @click.option("--offline", is_flag=True, default=None, help=OFFLINE_HELP)
 @click.option("--debug", is_flag=True, expose_value=False, help=DEBUG_HELP)

@@ -110,9 +110,7 @@ def create(
         defaults=_defaults(folder),
         kernel_class=kernel_class,
         runner=Runner(loaded.forward, loaded.pool, exact=spec.deterministic),
-        speculation=speculation(
-            spec, draft, loaded, tokenizer.size, settings.dtype, device, threads, on_progress
-        ),
+        speculation=speculation(spec, draft, loaded, settings.dtype, device, threads, on_progress),
         store=open_store(prompts, fingerprint(checkpoint, kernel_class), loaded.pool) if prompts else None,
     )
 

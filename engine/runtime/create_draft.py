@@ -59,13 +59,12 @@ def speculation(
     spec: ModelSpec,
     draft: Draft | None,
     model: Assembled,
-    vocabulary: int,
     preferred_dtype: str,
     device: str,
     threads: int,
     on_progress: Progress,
 ) -> Speculation | None:
-    """Who guesses for the model, loaded; None where nobody may. `vocabulary` ids have a text.
+    """Who guesses for the model, loaded; None where nobody may.
 
     Raises ModelError, and DoesNotFit where memory is short.
     """
@@ -94,4 +93,5 @@ def speculation(
     )
     info = DraftInfo(draft.name, loaded.shape)
     runner = Runner(loaded.forward, loaded.pool)
+    vocabulary = min(model.shape.vocab, loaded.shape.vocab)  # one may be padded further than the other
     return Speculation(DraftModel(info, runner, loaded.context, vocabulary, loaded.weight_bytes))

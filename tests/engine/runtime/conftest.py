@@ -37,7 +37,8 @@ def load(checkpoint: Callable[[str], Path]) -> Iterator[Callable[[str], LocalBac
 
     def get(family: str) -> LocalBackend:
         if family not in loaded:
-            loaded[family] = create(ModelSpec(model=str(checkpoint(family))), profile, CPU)
+            spec = ModelSpec(model=str(checkpoint(family)), draft="off")  # token by token
+            loaded[family] = create(spec, profile, CPU)
         return loaded[family]
 
     yield get
