@@ -23,6 +23,7 @@ COMMANDS = {
     "ps": ("app.cli.ps", "Show the resident engine: its model, memory and clients."),
     "stop": ("app.cli.stop", "End the resident engine."),
     "config": ("app.cli.config", "Show the settings and where each comes from."),
+    "doctor": ("app.cli.doctor", "Say what mull finds here, and what is wrong."),
 }
 """Command, its module (which has a command of the same name) and its line in the help."""
 
@@ -81,8 +82,8 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--model", metavar="NAME|PATH|REPO", help="The bundled model, a folder, or a cached repository."
 )
 @click.option("--profile", metavar="NAME", help="The hardware profile to run with (see: mull profiles).")
-@click.option("--kv", metavar="model|int8", help="Keys and values in the model's own dtype, or in int8.")
 @click.option("--draft", metavar="MODEL|exit:N|off", help="Who guesses tokens ahead (see: mull ask --help).")
+@click.option("--kv", metavar="model|int8", help="Keys and values in the model's own dtype, or in int8.")
 @click.option("--think", metavar="off|max|N", help="How many tokens an answer may think.")
 @click.option("--offline", is_flag=True, default=None, help=OFFLINE_HELP)
 @click.option("--debug", is_flag=True, expose_value=False, help=DEBUG_HELP)
