@@ -141,7 +141,7 @@ def ask(
         summary=summary,
     )
     try:
-        answer = asyncio.run(_ask(request, settings.keep_alive, recorder, as_json))
+        answer = asyncio.run(_ask(request, settings, recorder, as_json))
     finally:
         if recorder is not None:
             recorder.close()
@@ -174,10 +174,10 @@ def _prompt(argument: str | None) -> str:
 
 
 async def _ask(
-    request: AnswerRequest, keep_alive_s: float | None, recorder: Recorder | None, as_json: bool
+    request: AnswerRequest, settings: config.Settings, recorder: Recorder | None, as_json: bool
 ) -> Answer:
     """Run the request, streaming the answer to stdout unless it is printed as JSON."""
-    engine = open_engine(keep_alive_s)
+    engine = open_engine(settings.keep_alive, settings.prompt_store)
     status = _StatusLine()
     try:
         async with aclosing(_recorded(engine.answer(request), request, recorder)) as events:

@@ -1,4 +1,4 @@
-"""A prompt that was computed once is not computed again by the next engine, and nothing wrong is taken for it."""
+"""A prompt computed once is not computed again by the next engine, and nothing wrong is taken for it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pages(home: Home) -> set[Path]:
 
 
 def ask(home: Home, name: str) -> Asked:
-    """Ask, and wait until its pages are on disk; the files are those that it added, the first page's first."""
+    """Ask, and wait until its pages are on disk: the files that it added, the first page's first."""
     before = pages(home)
     answer = home.ask("--think", "32", prompt(name))
     tokens = answer["receipt"]["tokens"]
@@ -107,7 +107,9 @@ def test_a_flipped_bit_and_another_page_are_noticed_and_answers_stay_the_same(
         assert engine is not None
         assert {"reason": note, "files": 1} in engine["prompt_store"]["ignored"]
         assert {*answers[name].files} <= pages(home), "it was written anew"
-    assert (answers["damaged"].files[0].parent / "notes.txt").read_text() == "mine"
+        assert f"files ignored: 1, {note}" in home.run("doctor").stdout
+    notes = answers["damaged"].files[0].parent / "notes.txt"
+    assert notes.read_text() == "mine" and f"left alone: {notes}" in home.run("doctor").stdout
 
 
 def test_an_engine_that_is_killed_harms_no_other_and_one_without_a_store_removes_it(tmp_path: Path) -> None:
