@@ -1,8 +1,9 @@
 """Who gives way where memory runs short, rung by rung; each step down is noted in the accounts it touches.
 
-Idle prefixes go first, by themselves, as pages are taken. Then probes are discarded; sequences that began
-later are pre-empted, to be computed again; prompts go in smaller chunks; samples end early; and at last the
-answer ends with what there is. Knows pages and sequences, not the model.
+What was kept of earlier answers goes first, as pages are taken. Then probes are discarded; sequences that
+began later are pre-empted, to be computed again; prompts go in smaller chunks, and fewer sequences at once;
+and at last one ends with what there is. Who began first goes first, so that somebody always gets on. Knows
+pages and sequences, not the model.
 """
 
 from __future__ import annotations
@@ -22,135 +23,169 @@ if TYPE_CHECKING:
     from engine.runtime.scheduler import Work
 
 SMALLEST_CHUNK = 16
-"""Tokens below which a chunk of a prompt is not cut further."""
+"""Tokens below which a chunk of a prompt is not cut further for want of pages."""
+PATIENCE = 8
+"""Forwards that have to succeed before larger ones are tried again."""
+LARGE = 1024
+"""Tokens from which on the size of forwards is not held down any more."""
 
 
 class Ladder:
     """Finds pages for the rows of a forward, and shrinks forwards that the allocator refuses."""
 
-    def __init__(self, pool: PagePool) -> None:
+    def __init__(self, pool: PagePool, stop: Callable[[Work], None]) -> None:
+        """`stop` ends a work for want of memory, at once and for good."""
         self._pool = pool
+        self._stop = stop
         self._alive: weakref.WeakSet[Sequence] = weakref.WeakSet()
-        self._cap: int | None = None
-        """Tokens of prompts per forward, since one failed."""
+        self._most: int | None = None
+        """Tokens per forward, since one failed."""
+        self._succeeded = 0
+        """Forwards in a row."""
+        self._starved: Work | None = None
+        """It found no pages, whoever began later having given way."""
 
     def watch(self, sequence: Sequence) -> None:
-        """A sequence that may be pre-empted."""
+        """A sequence that may be pre-empted. On the engine's thread, as all here."""
         self._alive.add(sequence)
 
     def note(self, sequence: Sequence, event: str) -> None:
-        """Say in a sequence's account what was done; once in a row."""
-        degradations = sequence.account.degradations
-        if not degradations or degradations[-1] != event:
-            degradations.append(event)
+        """Say in a sequence's account what was done, once."""
+        if event not in sequence.account.degradations:
+            sequence.account.degradations.append(event)
 
-    def restore(self, sequence: Sequence) -> bool:
-        """Where a sequence was pre-empted, take what is still there of it; whether it was."""
-        if sequence.closed or sequence.table or not sequence.seen:
-            return False
-        sequence.readopt()
-        return True
+    def may_run(self, works: list[Work]) -> list[Work]:
+        """Those who need not wait for one that began before them; what is still there of them is taken."""
+        starved = self._starved
+        if starved is not None and starved in works:
+            works = [work for work in works if work.sequence.born <= starved.sequence.born]
+        for work in works:
+            sequence = work.sequence
+            if sequence.seen and not sequence.table and not sequence.closed:
+                sequence.readopt()
+        return works
 
-    def chunk(self, tokens: int) -> int:
-        """The tokens of prompts that a forward may have."""
-        return tokens if self._cap is None else min(tokens, self._cap)
+    def at_most(self, tokens: int) -> int:
+        """The tokens that a forward may have."""
+        return tokens if self._most is None else min(tokens, self._most)
 
-    def fit(
-        self, rows: list[tuple[Work, Row]], works: list[Work], stop: Callable[[Work], None]
-    ) -> list[tuple[Work, Row]]:
-        """The rows for which pages could be had; the pages are reserved. `stop` ends a work for good."""
+    def fit(self, rows: list[tuple[Work, Row]], works: list[Work]) -> list[tuple[Work, Row]]:
+        """The rows for which pages could be had; the pages are reserved. Who has to end leaves `works`."""
         fitting: list[tuple[Work, Row]] = []
-        if self._cap is not None:
-            rows = [(work, row.without_drafts()) for work, row in rows]
+        given_way: set[Sequence] = set()
+        self._starved = None
         for work, row in sorted(rows, key=lambda pair: pair[0].sequence.born):
-            if work not in works:  # it gave way to one before it
+            if work not in works or work.sequence in given_way:
                 continue
-            found = self._reserve(work, row, works, stop, {kept.sequence for kept, _ in fitting})
+            kept = {other.sequence for other, _ in fitting}
+            found = self._reserve(work, row, works, kept, given_way)
             if found is not None:
                 fitting.append((work, found))
-        if rows and not fitting and works:
-            latest = max(works, key=lambda work: work.sequence.born)
-            last = len(works) == 1
-            self.note(
-                latest.sequence, "out of memory: the answer ends here" if last else "a sample ended early"
-            )
-            stop(latest)
-            latest.sequence.preempt()
-        return fitting
+            elif work in works:
+                self._starved = work
+                break
+        if self._starved is not None and not fitting and self._starved is _first(works):
+            self.end(self._starved, works)
+        return [(work, row) for work, row in fitting if work in works]
+
+    def end(self, work: Work, works: list[Work]) -> None:
+        """The last rung: a sequence without memory to go on keeps its text, and gives its pages back."""
+        self.note(
+            work.sequence, "a sample ended early" if len(works) > 1 else "out of memory: the answer ends here"
+        )
+        self._stop(work)
+        work.sequence.preempt()
 
     def _reserve(
-        self, work: Work, row: Row, works: list[Work], stop: Callable[[Work], None], kept: set[Sequence]
+        self,
+        work: Work,
+        row: Row,
+        works: list[Work],
+        kept: set[Sequence],
+        given_way: set[Sequence],
     ) -> Row | None:
-        sequence = row.sequence
+        """The row, or its beginning, with pages for it; None where there are none. `kept` stay."""
+        sequence, wanted, idle = row.sequence, len(row.ids) - row.drafts, self._pool.idle
         while True:
             try:
                 sequence.reserve(sequence.cached + len(row.ids))
-                return row
             except MemoryError:
-                pass
-            if row.drafts:  # nobody gives way to a guess
-                row = row.without_drafts()
+                if row.drafts:  # nobody gives way to a guess
+                    row = row.without_drafts()
+                    continue
+                if work.is_probe:
+                    self._discard(work)
+                    return None
+                if self._discard_a_probe(works):
+                    continue
+                if (victim := self._victim(work, works, kept)) is not None:
+                    self.note(victim, f"pre-empted: {victim.cached} tokens gave way")
+                    victim.preempt()
+                    given_way.add(victim)
+                    continue
+                if len(row.ids) <= SMALLEST_CHUNK or row.logits > 1:
+                    return None
+                half = max(SMALLEST_CHUNK, min(len(row.ids) // 2, self._pool.available * PAGE))
+                row = replace(row, ids=row.ids[:half], logits=0, last=False)
                 continue
-            if self._discard_probe(work, works, stop) or self._preempt(work, works, kept):
-                continue
-            if len(row.ids) <= SMALLEST_CHUNK or row.logits > 1:
-                return None
-            half = max(SMALLEST_CHUNK, min(len(row.ids) // 2, self._pool.available * PAGE))
-            self.note(sequence, "smaller chunks of the prompt")
-            row = replace(row, ids=row.ids[:half], logits=0, last=False)
+            if self._pool.idle < idle:
+                self.note(sequence, "what was kept of earlier answers gave way")
+            if len(row.ids) < wanted:
+                self.note(sequence, "smaller chunks of the prompt")
+            return row
 
-    def _discard_probe(self, work: Work, works: list[Work], stop: Callable[[Work], None]) -> bool:
-        probes = [other for other in works if other.is_probe and other is not work]
-        if not probes:
-            return False
-        latest = max(probes, key=lambda probe: probe.sequence.born)
-        self.note(work.sequence, "a probe was discarded")
-        stop(latest)
-        latest.sequence.release()
-        return True
+    def _discard_a_probe(self, works: list[Work]) -> bool:
+        probes = [other for other in works if other.is_probe]
+        if probes:
+            self._discard(max(probes, key=_born))
+        return bool(probes)
 
-    def _preempt(self, work: Work, works: list[Work], kept: set[Sequence]) -> bool:
-        """Take the pages of a sequence that is not in this forward: the latest at rest, or at work if it is later."""
+    def _discard(self, probe: Work) -> None:
+        self.note(probe.sequence, "a probe was discarded")
+        self._stop(probe)
+        probe.sequence.release()
+
+    def _victim(self, work: Work, works: list[Work], kept: set[Sequence]) -> Sequence | None:
+        """Whose pages a work may have: the latest at rest, else the latest at work that began after it."""
         active = {other.sequence for other in works}
         candidates = [
             other
             for other in self._alive
             if other.table
-            and not other.closed
             and other is not work.sequence
             and other not in kept
             and (other not in active or other.born > work.sequence.born)
         ]
-        if not candidates:
-            return False
-        victim = max(candidates, key=lambda other: (other not in active, other.born))
-        self.note(victim, f"pre-empted: {victim.cached} tokens gave way")
-        victim.preempt()
-        return True
+        return max(candidates, key=lambda other: (other not in active, other.born), default=None)
 
-    def forward_failed(self, rows: list[tuple[Work, Row]]) -> list[Work]:
-        """The allocator refused a forward: smaller chunks from now on. Those for whom there is no hope."""
+    def forward_failed(self, rows: list[tuple[Work, Row]], works: list[Work]) -> None:
+        """The allocator refused a forward: smaller ones from now on; who fails with one token alone ends."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        largest = max(len(row.ids) for _, row in rows)
+        tokens = sum(len(row.ids) for _, row in rows)
         for work, _ in rows:
             self.note(work.sequence, "an allocation failed: smaller forwards")
-        if largest > SMALLEST_CHUNK or any(row.drafts for _, row in rows):
-            self._cap = max(SMALLEST_CHUNK, largest // 2)
-            return []
-        latest = max(rows, key=lambda pair: pair[0].sequence.born)[0]
-        self.note(
-            latest.sequence,
-            "out of memory: the answer ends here" if len(rows) == 1 else "a sample ended early",
-        )
-        return [latest]
+        if tokens == self._most == 1:
+            self.end(rows[0][0], works)
+        self._most, self._succeeded = max(1, tokens // 2), 0
 
     def forward_succeeded(self) -> None:
-        """Memory may be there again: let chunks grow."""
-        if self._cap is not None:
-            self._cap *= 2
-            if self._cap >= 512:
-                self._cap = None
+        """Memory may be there again: let forwards grow."""
+        if self._most is None:
+            return
+        self._succeeded += 1
+        if self._succeeded % PATIENCE == 0:
+            self._most *= 2
+            if self._most >= LARGE:
+                self._most = None
+
+
+def _born(work: Work) -> int:
+    return work.sequence.born
+
+
+def _first(works: list[Work]) -> Work:
+    return min(works, key=_born)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -152,7 +152,7 @@ class LocalBackend:
         if count < 1:
             raise ValueError(f"a node cannot be forked {count} times")
         sequence = cast(sequences.Sequence, node)
-        return await self._call(lambda: [self._forked(sequence) for _ in range(count)])
+        return await self._call(lambda: [self._watched(sequence.fork()) for _ in range(count)])
 
     async def probe(
         self,
@@ -256,7 +256,6 @@ class LocalBackend:
         def cancelled() -> bool:
             return job.abandoned or (lease is not None and lease.cancelled)
 
-        self._scheduler.ladder.watch(sequence)
         future = asyncio.wrap_future(self._scheduler.submit(Work(primitive, sequence, cancelled)))
         try:
             return cast(Result, await asyncio.shield(future))
@@ -274,15 +273,15 @@ class LocalBackend:
             await asyncio.wait([future])
             raise
 
-    def _forked(self, sequence: sequences.Sequence) -> sequences.Sequence:
-        fork = sequence.fork()
+    def _watched(self, fork: sequences.Sequence) -> sequences.Sequence:
+        """A fork that may be pre-empted from now on."""
         self._scheduler.ladder.watch(fork)
         return fork
 
     @asynccontextmanager
     async def _aside(self, sequence: sequences.Sequence) -> AsyncIterator[sequences.Sequence]:
         """A fork to try something on, charged to the sequence's account; its path is the sequence's own."""
-        fork = await self._call(sequence.branch)
+        fork = await self._call(lambda: self._watched(sequence.branch()))
         try:
             yield fork
         finally:

@@ -1,4 +1,4 @@
-"""What each primitive does with its sequence, as a generator: it yields what it wants forwarded, and gets logits.
+"""What each primitive does with its sequence, as a generator: it yields what it wants, and gets logits.
 
 Knows nothing of other sequences, threads or pages' whereabouts: the scheduler sees to these.
 """
@@ -104,14 +104,18 @@ def prefill(
 
 
 def force(sequence: sequences.Sequence, phase: Phase, ids: Sequence[int]) -> Forwarding:
-    """Forward ids that were not sampled, after the pending one."""
+    """Forward ids that were not sampled, after the pending one: all of them, or none."""
+    known = len(sequence.ids)
     try:
         yield from forward_pending(sequence)
         sequence.ids += ids
-        yield Want(sequence, "force", "forced", phase)
-    except Stopped as stopped:
-        del sequence.ids[max(sequence.seen, len(sequence.ids) - len(ids)) :]
-        if stopped.reason == "memory":
+        if ids:
+            yield Want(sequence, "force", "forced", phase)
+    except BaseException as error:
+        sequence.rewind(known)
+        if not isinstance(error, Stopped):
+            raise
+        if error.reason == "memory":
             raise MemoryError(f"there is no memory for {len(ids)} tokens more") from None
 
 
@@ -219,7 +223,9 @@ class Sampling:
     def goes_on(self, sequence: sequences.Sequence, context: int) -> bool:
         """Whether another token may be sampled."""
         if self.reason is None:
-            if self.lease.ended:
+            if self.lease.cancelled:
+                self.reason = "cancelled"
+            elif self.lease.ended:
                 self.reason = "ended"
             elif self.lease.used >= self.lease.limit:
                 self.reason = "limit"

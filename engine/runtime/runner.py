@@ -1,4 +1,4 @@
-"""Puts token ids of several sequences through the model in one forward, and counts them. Knows no sampling."""
+"""Puts ids of several sequences through the model in one forward, and counts them. Knows no sampling."""
 
 from __future__ import annotations
 

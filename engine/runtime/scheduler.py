@@ -7,6 +7,7 @@ Where memory runs short, `memory_ladder` decides who gives way. Knows no event l
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -34,6 +35,8 @@ STALL_S = 0.25
 """Seconds by which chunks of prompts may delay an answer that runs beside them."""
 
 Result = TypeVar("Result")
+
+log = logging.getLogger("mull.engine")
 
 
 @dataclass(eq=False)
@@ -67,16 +70,16 @@ class Scheduler:
         """Done while there is nothing else to do, a little at a time, as long as it returns True."""
         self._inbox: queue.SimpleQueue[Work | Callable[[], None] | None] = queue.SimpleQueue()
         self._works: list[Work] = []
-        self._closing = False
+        self._closing = self._ended = False
         self._chunk_rate = 0.0
         """Tokens per second of the forwards that had chunks; 0 before the first."""
-        self.ladder = Ladder(runner.pool)
+        self.ladder = Ladder(runner.pool, lambda work: self._resume(work, Stopped("memory")))
         self._thread = threading.Thread(target=self._main, args=(threads,), name="engine", daemon=True)
         self._thread.start()
 
     def submit(self, work: Work) -> Future[Any]:
         """Take up a primitive; its future has what it returns or raises."""
-        self._inbox.put(work)
+        self._put(work)
         return work.future
 
     def call(self, function: Callable[[], Result]) -> Future[Result]:
@@ -89,30 +92,49 @@ class Scheduler:
             except BaseException as error:
                 future.set_exception(error)
 
-        self._inbox.put(run)
+        self._put(run)
         return future
 
     def close(self) -> None:
-        """Cancel what runs, and end."""
+        """Cancel what runs, and end. A forward that is long ends between two layers."""
         self._closing = True
         self._inbox.put(None)
         self._thread.join()
 
+    def _put(self, entry: Work | Callable[[], None]) -> None:
+        self._inbox.put(entry)
+        if self._ended:  # nobody may take it up any more
+            self._refuse()
+
     def _main(self, threads: int) -> None:
         torch.set_num_threads(threads)  # torch keeps it per thread that starts them
         while not self._closing:
-            self._take_in()
-            self._drop_unwanted()
-            if self._works and not self._closing:
-                self._turn()
+            try:
+                self._take_in()
+                self._drop_unwanted()
+                if self._works and not self._closing:
+                    self._turn()
+            except Exception as error:  # a fault of ours: nobody may wait for ever
+                log.error("the scheduler failed", exc_info=error)
+                self.idle_work = lambda: False
+                for work in list(self._works):
+                    self._fail(work, error)
         for work in list(self._works):
             self._resume(work, Stopped("cancelled"))
-        while not self._inbox.empty():
-            waiting = self._inbox.get()
-            if isinstance(waiting, Work):
-                waiting.future.cancel()
-            elif waiting is not None:
-                waiting()
+        self._ended = True
+        self._refuse()
+
+    def _refuse(self) -> None:
+        """What came too late: primitives are cancelled; calls, which release pages, are made."""
+        while True:
+            try:
+                entry = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(entry, Work):
+                entry.future.cancel()
+            elif entry is not None:
+                entry()
 
     def _take_in(self) -> None:
         """What has been submitted; waits where there is nothing to do."""
@@ -125,23 +147,32 @@ class Scheduler:
                     return
                 continue
             if isinstance(entry, Work):
-                self._works.append(entry)
-                self._resume(entry, None)
+                self._begin(entry)
             elif entry is not None:
                 entry()
             else:
                 return
 
+    def _begin(self, work: Work) -> None:
+        sequence = work.sequence
+        if sequence.closed:
+            work.future.set_exception(ValueError("the node has been cancelled"))
+        elif any(other.sequence is sequence for other in self._works):
+            work.future.set_exception(ValueError("the node is at work already: fork it"))
+        else:
+            self.ladder.watch(sequence)
+            self._works.append(work)
+            self._resume(work, None)
+
     def _drop_unwanted(self) -> None:
         for work in list(self._works):
-            if work.cancelled():
+            if work.cancelled() or work.sequence.closed:
                 self._resume(work, Stopped("cancelled"))
 
     def _turn(self) -> None:
         """One forward: choose the rows, make room for them, run them, hand out the logits."""
-        chosen = self.ladder.fit(
-            self._choose(), self._works, lambda work: self._resume(work, Stopped("memory"))
-        )
+        chosen = self.ladder.fit(self._choose(), self._works)
+        self._works = self._works[1:] + self._works[:1]
         if not chosen:
             return
         began = time.perf_counter()
@@ -156,19 +187,26 @@ class Scheduler:
         self.ladder.forward_succeeded()
         for (work, row), part in zip(chosen, logits, strict=True):
             self._enter(work, row, seconds, len(row.ids) / tokens)
-            if work.want is not None and work.want.progressed is not None:
-                work.want.progressed(work.sequence.cached)
+            self._tell(work)
             if part is not None:
                 work.rows.append(part)
-            if row.last:
+            if row.last and work in self._works:
                 self._resume(work, torch.cat(work.rows) if work.rows else None)
-        self._works = self._works[1:] + self._works[:1]
+
+    def _tell(self, work: Work) -> None:
+        """How far it is, to whom it may concern. One who has gone takes nobody else along."""
+        try:
+            if work.want is not None and work.want.progressed is not None:
+                work.want.progressed(work.sequence.seen)
+        except Exception as error:
+            self._fail(work, error)
 
     def _forward(self, chosen: list[tuple[Work, Row]]) -> list[torch.Tensor | None] | None:
         """The rows' logits; None where the forward was given up, whoever has to end for it has ended."""
         long = [work for work, row in chosen if len(row.ids) > FEW]
+        unwanted = (lambda: self._closing or any(work.cancelled() for work in long)) if long else None
         try:
-            return self.runner.run([row for _, row in chosen], lambda: any(work.cancelled() for work in long))
+            return self.runner.run([row for _, row in chosen], unwanted)
         except Interrupted:
             return None
         except Exception as error:
@@ -176,26 +214,25 @@ class Scheduler:
                 for work, _ in chosen:
                     self._fail(work, error)
                 return None
-        for work in self.ladder.forward_failed(
-            chosen
-        ):  # outside of the except clause: its frames hold tensors
-            self._resume(work, Stopped("memory"))
+        self.ladder.forward_failed(chosen, self._works)  # outside of the clause: its frames hold tensors
         return None
 
     def _choose(self) -> list[tuple[Work, Row]]:
         """Everybody's next few tokens, then chunks of what is long, fairly between those who have such."""
-        for work in self._works:
-            self.ladder.restore(work.sequence)
-        few = [work for work in self._works if work.missing <= FEW][:ROWS]
-        many = [work for work in self._works if work.missing > FEW]
-        chosen = [(work, _row(work, FEW)) for work in few]
-        left = self.ladder.chunk(self._chunk_beside() if few else CHUNK)
+        works = self.ladder.may_run(self._works)
+        few = [work for work in works if work.missing <= FEW][:ROWS]
+        many = [work for work in works if work.missing > FEW]
+        chosen: list[tuple[Work, Row]] = []
+        left = self.ladder.at_most(ROWS * FEW)
+        for work in few:
+            if left > 0:
+                chosen.append((work, _row(work, min(FEW, left))))
+                left -= len(chosen[-1][1].ids)
+        left = min(left, self.ladder.at_most(self._chunk_beside() if few else CHUNK))
         for waiting, work in zip(range(len(many), 0, -1), many, strict=True):
-            row = _row(work, -(-left // waiting))
-            chosen.append((work, row))
-            left -= len(row.ids)
-            if left <= 0:
-                break
+            if left > 0:
+                chosen.append((work, _row(work, -(-left // waiting))))
+                left -= len(chosen[-1][1].ids)
         return chosen
 
     def _chunk_beside(self) -> int:
@@ -250,17 +287,20 @@ class Scheduler:
 
 
 def _row(work: Work, most: int) -> Row:
-    """The next tokens, at most so many, that a work wants forwarded: all anew, or all recomputed."""
+    """The next tokens, at most so many, that a work wants forwarded: all anew, or all recomputed.
+
+    Guesses are among them only where there is room for all that is wanted.
+    """
     want, sequence = work.want, work.sequence
     assert want is not None
     again = sequence.cached < sequence.seen
     rest = sequence.ids[sequence.cached : sequence.seen if again else None]
     if again:
         return Row(sequence, rest[:most], 0, again=True)
-    rest = [*rest, *want.drafts]
+    drafts = want.drafts if len(rest) + len(want.drafts) <= most else ()
+    rest = [*rest, *drafts]
     part = rest[:most]
-    last = len(part) == len(rest)
     # of the whole want, the last `logits` tokens have theirs kept
-    after = len(rest) - len(part)
-    drafts = len(want.drafts) if last else 0
-    return Row(sequence, part, max(0, min(len(part), want.logits - after)), last=last, drafts=drafts)
+    missing = len(rest) - len(part) + len(want.drafts) - len(drafts)
+    logits = max(0, min(len(part), want.logits - missing))
+    return Row(sequence, part, logits, last=len(part) == len(rest), drafts=len(drafts))

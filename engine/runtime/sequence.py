@@ -65,7 +65,10 @@ class Sequence:
         """Another sequence that goes on from here, on a path and with an account of its own.
 
         Where no page is free for the copy of the partial tail, the tail is left to be computed again.
+        Raises ValueError where it was released.
         """
+        if self.closed:
+            raise ValueError("a node that was cancelled cannot be forked")
         self.forks += 1
         cached = self.cached
         try:
@@ -99,6 +102,13 @@ class Sequence:
         """Give the pages back, to be found or computed again when the sequence goes on."""
         self.pool.release(self.table, self.ids[: self.cached])
         self.table, self.cached = [], 0
+
+    def rewind(self, tokens: int) -> None:
+        """Drop what came after the first `tokens` ids, and the pages: others may share them by now."""
+        if len(self.ids) > tokens:
+            self.preempt()
+            del self.ids[tokens:]
+            self.seen = min(self.seen, tokens)
 
     def readopt(self) -> None:
         """After a pre-emption: take what is still there."""

@@ -80,7 +80,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Shared:
-    """Segments of one token each whose sequences begin with the same pages, which lie in a row from slot `base`.
+    """Segments of one token whose sequences begin with the same pages, which lie in a row from slot `base`.
 
     `rows` are the tokens' indices in the step; `tails` are what each sequence has after these pages.
     """

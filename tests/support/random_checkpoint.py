@@ -16,9 +16,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {},
     "qwen3": {},
+    "olmo2": {},
     "mistral": {"sliding_window": WINDOW},
     "gemma2": {"sliding_window": WINDOW, "query_pre_attn_scalar": 16},
-    "gemma3_text": {"sliding_window": WINDOW, "query_pre_attn_scalar": 16},
+    "gemma3_text": {
+        "sliding_window": WINDOW,
+        "query_pre_attn_scalar": 16,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
     "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": WINDOW},
 }

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
-from random_checkpoint import save_checkpoint
+import torch
+from random_checkpoint import reference, save_checkpoint
 
 from engine.protocol import ModelSpec
 from engine.runtime.create import create
 from engine.runtime.local import LocalBackend
+from engine.runtime.pages import PagePool
+from engine.runtime.runner import Runner
 from profiles.detect import Settings, detect
 
 CPU = Settings(device="cpu", dtype="fp32", threads=1)
@@ -44,6 +49,46 @@ def load(checkpoint: Callable[[str], Path]) -> Iterator[Callable[[str], LocalBac
     yield get
     for backend in loaded.values():
         backend.close()
+
+
+@pytest.fixture
+def small(load: Callable[[str], LocalBackend]) -> Iterator[Callable[..., LocalBackend]]:
+    """A backend over the model of a loaded one, with so many pages of its own, and without speculation."""
+    made: list[LocalBackend] = []
+
+    def get(pages: int, family: str = "qwen3") -> LocalBackend:
+        loaded = load(family)
+        shape, dtype = loaded.shape, loaded.runner.pool.dtype
+        own = PagePool(shape.layers, shape.kv_heads, shape.head_dim, pages, dtype, loaded.info.device)
+        made.append(
+            LocalBackend(
+                info=loaded.info,
+                shape=loaded.shape,
+                profile=loaded.profile,
+                tokenizer=loaded.tokenizer,
+                defaults=loaded.defaults,
+                kernel_class=loaded.kernel_class,
+                runner=Runner(loaded.runner._forward, own),
+            )
+        )
+        return made[-1]
+
+    yield get
+    for backend in made:
+        backend.close()
+
+
+@pytest.fixture(scope="session")
+def predicted(checkpoint: Callable[[str], Path]) -> Callable[[str, list[int]], np.ndarray]:
+    """transformers' logits after each of some ids, [ids, vocabulary]."""
+    model = cache(lambda family: reference(checkpoint(family)))
+
+    @torch.no_grad()
+    def get(family: str, ids: list[int]) -> np.ndarray:
+        logits: np.ndarray = model(family)(torch.tensor([ids])).logits[0].float().numpy()
+        return logits
+
+    return get
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from engine.backend import Lease, Node, OutOfContext, Sampler, WindDown
 from engine.protocol import ModelSpec
 from engine.runtime.create import create
 from engine.runtime.local import LocalBackend
-from engine.runtime.scheduler import CHUNK
 from engine.runtime.sampler import choose
+from engine.runtime.scheduler import CHUNK
 from engine.runtime.sequence import Sequence
 from profiles.detect import Settings, detect
 
