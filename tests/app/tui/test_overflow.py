@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from textual.widgets import Markdown, Static
+from chat_driver import ask, said, settle, text_of
+from textual.widgets import Static
 
 from app.cli.engine import open_engine
 from app.config import Settings
@@ -35,20 +36,9 @@ LEFT_OUT = ("t1", "t2", "t3", "t4")
 SUMMARY = Summary(text="They counted to two.", turns=LEFT_OUT)
 
 
-def text_of(widget: Static) -> str:
-    return str(widget.render())
-
-
-async def ask(pilot, text: str = QUESTION) -> None:
-    pilot.app.chat.prompt.focus()
-    pilot.app.chat.prompt.replace_text(text)
-    await pilot.press("enter")
-    await pilot.app.chat.services.engine.settle(pilot)
-
-
 async def press(pilot, *keys: str) -> None:
     await pilot.press(*keys)
-    await pilot.app.chat.services.engine.settle(pilot)
+    await settle(pilot)
 
 
 def without(kit, turns: tuple[str, ...], summary: Summary | None = None) -> list:
@@ -82,7 +72,7 @@ async def test_from_four_fifths_on_the_meter_warns(kit, size: tuple[int, int], p
         shown = app.chat.query_one(place, Static)
         assert "full" not in text_of(shown)
         kit.engine.release()
-        await kit.engine.settle(pilot)
+        await settle(pilot)
         assert "context 83 % full" in text_of(shown)
         assert app.chat.top.warning == "", "once is enough"
 
@@ -125,7 +115,7 @@ async def test_a_full_context_is_answered_as_chosen_without_typing_again(
         assert "leaves too little of the context's 4,096" in shown and "--overflow" not in shown
         await press(pilot, *keys)
         (answer,) = app.chat.query(AnswerTurn)
-        assert answer.body.query_one(Markdown).source == "2"
+        assert said(answer) == "2"
         assert not app.chat.query(WaysOut) and len(app.chat.query(UserTurn)) == 1
         (told,) = (notice.message for notice in app._notifications)
         assert "/overflow changes that here" in told and "config.toml" in told
@@ -140,7 +130,7 @@ async def test_a_way_out_is_chosen_by_mouse(kit) -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         await ask(pilot)
         await pilot.click(app.chat.query(OfferLine)[1])
-        await kit.engine.settle(pilot)
+        await settle(pilot)
     assert kit.engine.requests[1].overflow == "summarize"
 
 
@@ -216,14 +206,14 @@ async def test_turns_that_the_last_answer_was_not_told_of_are_dimmed_and_said_to
         await ask(pilot)
         assert dimmed(app) == list(LEFT_OUT), "as soon as it has begun"
         kit.engine.release()
-        await kit.engine.settle(pilot)
+        await settle(pilot)
         line = app.chat.query_one(LeftOut)
         assert "4 turns above were not sent with the last answer" in text_of(line)
         assert app.chat.transcript.children[LEFT_OUT.index("t4") + 1] is line
         assert "4 turns left out" in list(app.chat.query(ReceiptLine))[-1].text
     app = kit.app(kit.complete("2"), resume="last")
     async with app.run_test(size=(100, 40)) as pilot:
-        await kit.engine.settle(pilot)
+        await settle(pilot)
         assert dimmed(app) == list(LEFT_OUT), "also in a conversation that is resumed"
         await ask(pilot)
         assert dimmed(app) == [] and not app.chat.query(LeftOut), "this answer was told of them"
@@ -251,7 +241,7 @@ async def test_a_summary_is_told_of_shown_in_the_receipt_and_sent_with_the_next_
         assert "summarizing" in text_of(running.query_one("#wait", Static))
         assert "summarizing the 4 oldest turns" in text_of(running.query_one("#notice", Static))
         kit.engine.release()
-        await kit.engine.settle(pilot)
+        await settle(pilot)
         assert "4 turns above were summarized for the last answer" in text_of(app.chat.query_one(LeftOut))
         assert "4 turns summarized" in running.query_one(ReceiptLine).text
         await ask(pilot, "/receipt")
