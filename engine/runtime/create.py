@@ -44,8 +44,9 @@ def create(
 ) -> LocalBackend:
     """Load the model; blocking. `on_progress(stage, bytes done, bytes in total)`.
 
-    `prompts` is where prompts are kept on disk, if they are. Raises ModelError for whatever a person can cause, DoesNotFit where memory is short. `thinking_format`
-    in the result's info is what the model's folder states, or None: formats are resolved above.
+    `prompts` is where prompts are kept on disk, if they are. Raises ModelError for whatever a person can
+    cause, DoesNotFit where memory is short. `thinking_format` in the result's info is what the model's folder
+    states, or None: formats are resolved above.
     """
     on_progress("checking the model", None, None)
     folder = locate(spec.model)

@@ -30,6 +30,7 @@ from engine.runtime import primitives
 from engine.runtime import sequence as sequences
 from engine.runtime.delivery import Job, TokenDelivery
 from engine.runtime.memory import system_memory
+from engine.runtime.pages import PAGE
 from engine.runtime.primitives import Rules, Sampling
 from engine.runtime.runner import Runner
 from engine.runtime.scheduler import Scheduler, Work
@@ -69,7 +70,7 @@ class LocalBackend:
             "transformers": transformers.__version__,
         }
         self.runner = runner
-        self._speculation = speculation
+        self.speculation = speculation
         self._drafter = speculation.drafter if speculation is not None else None
         self.draft = self._drafter.info if self._drafter is not None else None
         self._scheduler = Scheduler(runner, info.threads)
@@ -133,7 +134,7 @@ class LocalBackend:
             try:
                 return (
                     yield from primitives.extend(
-                        sequence, sampling, self.info.context, speculator=self._speculation
+                        sequence, sampling, self.info.context, speculator=self.speculation
                     )
                 )
             finally:
@@ -224,7 +225,7 @@ class LocalBackend:
         self._scheduler.close()
         if self._store is not None:
             self._store.close()
-        del self.runner, self._scheduler, self._speculation, self._drafter, self._store
+        del self.runner, self._scheduler, self.speculation, self._drafter, self._store
         if self.info.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -242,6 +243,8 @@ class LocalBackend:
             if not found:  # others need the memory
                 break
             restored += found
+            if len(pages.ids) == len(ids) // PAGE * PAGE:
+                break
         return restored
 
     async def _run(
@@ -291,8 +294,8 @@ class LocalBackend:
         sequence.release()
         if self._store is not None:
             self._store.offer(sequence.ids[: sequence.prompt])
-        if self._speculation is not None:
-            self._speculation.forget(sequence)
+        if self.speculation is not None:
+            self.speculation.forget(sequence)
 
     def _check_fits(self, tokens: int) -> None:
         if tokens > self.info.context:

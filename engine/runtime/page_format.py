@@ -10,7 +10,6 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +40,12 @@ class PageFormat:
         """Bytes of a page's keys and values."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
-    def file_bytes(self, ids: Sequence[int]) -> int:
+    def file_bytes(self, ids: np.ndarray) -> int:
         """Bytes of the file of the page at the end of `ids`."""
-        return len(self._header(ids, 0)) + self.data_bytes
+        return len(self._header(ids)) + self.data_bytes
 
-    def write(self, path: Path, ids: Sequence[int], page: torch.Tensor) -> None:
-        """Put the page at the end of `ids`, all tokens from the beginning on, at `path`. Raises OSError.
+    def write(self, path: Path, ids: np.ndarray, page: torch.Tensor) -> None:
+        """Put a page at `path`. `ids` are all tokens from the beginning to its end. Raises OSError.
 
         Without fsync: what a power cut tears does not pass the checksum, and can be computed again.
         """
@@ -56,46 +55,47 @@ class PageFormat:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(self._header(ids, zlib.crc32(data)))
+                file.write(_with_checksum(self._header(ids), data))
                 file.write(data)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
-    def read(self, path: Path, ids: Sequence[int]) -> torch.Tensor:
+    def read(self, path: Path, ids: np.ndarray) -> torch.Tensor:
         """The page at the end of `ids`, in the CPU's memory. Raises Unsound, and OSError."""
+        header = self._header(ids)
         # a pipe by this name must not hold us up, a link not lead us elsewhere
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode) or state.st_uid != os.getuid():
                 raise Unsound("not a file of this user")
-            if found.st_size != self.file_bytes(ids):
+            if state.st_size != len(header) + self.data_bytes:
                 raise Unsound("cut short, or not a page of this model")
             page = torch.empty(self.shape, dtype=self.dtype)
-            data = _bytes_of(page)
-            header = file.read(len(self._header(ids, 0)))
-            file.readinto(data)
-        if header != self._header(ids, zlib.crc32(data)):
+            data, found = _bytes_of(page), file.read(len(header))
+            file.readinto(data)  # what is cut meanwhile does not pass the checksum
+        if found != _with_checksum(header, data):
             raise Unsound(
                 "damaged: its checksum differs"
-                if _without_checksum(header) == self._header(ids, 0)
+                if _with_checksum(found, b"") == _with_checksum(header, b"")
                 else "of another model, other tokens or another format"
             )
         return page
 
-    def _header(self, ids: Sequence[int], checksum: int) -> bytes:
+    def _header(self, ids: np.ndarray) -> bytes:
         """What comes before the data: the length of a JSON text in eight bytes, then the text.
 
         All tokens up to the page's end are in it, as hexadecimal int32: the file's name is but their hash.
+        The checksum is left blank.
         """
         header = {
             "__metadata__": {
                 "format": FORMAT,
+                "crc32": "00000000",
                 "fingerprint": self.fingerprint.hex(),
-                "tokens": np.asarray(ids, "<i4").tobytes().hex(),
-                "crc32": f"{checksum:08x}",
+                "tokens": ids.astype("<i4").tobytes().hex(),
             },
             "page": {
                 "dtype": _DTYPES[self.dtype],
@@ -108,9 +108,9 @@ class PageFormat:
         return len(text).to_bytes(8, "little") + text
 
 
-def _without_checksum(header: bytes) -> bytes:
+def _with_checksum(header: bytes, data: bytes | memoryview) -> bytes:
     begin = header.find(_CHECKSUM) + len(_CHECKSUM)
-    return header[:begin] + b"00000000" + header[begin + 8 :]
+    return b"%s%08x%s" % (header[:begin], zlib.crc32(data), header[begin + 8 :])
 
 
 def _bytes_of(page: torch.Tensor) -> memoryview:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from engine.page_files import PageFolder, make_private, mark_used, page_file, remove, trim
@@ -46,14 +47,14 @@ class Restored:
 class _Offered:
     """A page that may be written; it ends after `tokens` of the `prompt`."""
 
-    prompt: tuple[int, ...]
+    prompt: np.ndarray
     tokens: int
     prefix: Prefix
     path: Path
     used_ns: int
 
     @property
-    def ids(self) -> tuple[int, ...]:
+    def ids(self) -> np.ndarray:
         return self.prompt[: self.tokens]
 
 
@@ -87,12 +88,12 @@ class PromptStore:
         None where the next one is not there. All tokens from the beginning on are compared. A file that is
         not what it should be is counted and removed.
         """
-        paths = self._paths(ids)
+        prompt, paths = np.asarray(ids, np.int32), self._paths(ids)
         first = len(self._pool.known(ids))
         pages: list[torch.Tensor] = []
         for number, path in enumerate(paths[first : first + self._at_once], first + 1):
             try:
-                pages.append(self._format.read(path, ids[: number * PAGE]))
+                pages.append(self._format.read(path, prompt[: number * PAGE]))
             except FileNotFoundError:
                 break
             except (Unsound, OSError) as error:
@@ -112,8 +113,8 @@ class PromptStore:
 
     def offer(self, ids: Sequence[int]) -> None:
         """Have the full pages of a prompt kept, those that the pool can find now. Copies nothing yet."""
-        prompt, now = tuple(ids), time.time_ns()
-        pairs = zip(self._pool.known(prompt), self._paths(prompt), strict=False)
+        prompt, now = np.asarray(ids, np.int32), time.time_ns()
+        pairs = zip(self._pool.known(ids), self._paths(ids), strict=False)
         for number, (prefix, path) in enumerate(pairs):
             used_ns = now - number * 1_000_000  # so that a page goes before the one that it follows
             self._offered.append(_Offered(prompt, (number + 1) * PAGE, prefix, path, used_ns))
