@@ -1,8 +1,8 @@
 """Which prefixes have their keys and values in pages: a tree of what pages contain. Knows no memory.
 
 A page is found under a hash that stands for all tokens up to its end, h_i = blake2b(h_(i-1) ‖ int32 tokens);
-h_0 is empty in memory, where there is one model, and the model's fingerprint on disk. The hash only finds: the
-tokens are compared at each step from the root down.
+h_0 is empty in memory, where there is one model, and the model's fingerprint on disk. The hash only finds:
+the tokens are compared at each step from the root down.
 """
 
 from __future__ import annotations
