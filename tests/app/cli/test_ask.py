@@ -42,9 +42,8 @@ def test_a_receipt_accounts_for_its_tokens_times_and_operations(home: Home) -> N
     parts = [flops[phase]["value"] for phase in ("prefill", "thinking", "answer", "discarded")]
     assert flops["total"]["value"] == sum(parts) == sum(step["flops"] for step in receipt["steps"])
     tokens = receipt["tokens"]
-    forwarded = (
-        sum(tokens[kind] for kind in ("prefilled", "thinking", "answer", "forced")) - tokens["pending"]
-    )
+    kinds = ("prefilled", "thinking", "answer", "forced", "draft_rejected")
+    forwarded = sum(tokens[kind] for kind in kinds) - tokens["pending"]
     assert forwarded == sum(step["tokens"] for step in receipt["steps"])
     assert tokens["prefilled"] + tokens["cached"] == tokens["prompt"]
     times = {name: figure["value"] for name, figure in receipt["time"].items()}

@@ -115,13 +115,13 @@ async def write(
 ) -> Written:
     """Extend a prompt, with guesses by `oracle` if there is one; the account must agree with the runner."""
     before = backend.runner.forwarded_tokens
-    own = backend._speculation
+    own = backend.speculation
     async with prefilled(backend, ids) as node:
         try:
-            backend._speculation = oracle or own  # type: ignore[assignment]
+            backend.speculation = oracle or own  # type: ignore[assignment]
             extension = await backend.extend(node, "thinking", lease, sampler, **rules)
         finally:
-            backend._speculation = own
+            backend.speculation = own
         held = node.ids
         kinds: Counter[str] = Counter()
         for entry in node.account.forwarded:
@@ -224,14 +224,14 @@ async def test_a_lease_that_moves_during_a_run_is_heeded_in_it(opened: Load, at:
 async def test_an_extension_goes_on_from_where_a_run_was_cut(opened: Load) -> None:
     backend = opened()
     text = await known(backend, WARM)
-    backend._speculation = Oracle(text, wrong=6)  # type: ignore[assignment]
+    backend.speculation = Oracle(text, wrong=6)  # type: ignore[assignment]
     async with prefilled(backend) as node:
         for part in (1, 12, 5, 17, 2):
             lease = Moved(part + 9, part, "limit", part)
             assert len((await backend.extend(node, "answer", lease, WARM)).ids) == part
         await backend.force(node, "answer", [5, 6, 7])
         assert node.ids == [*text[: len(PROMPT) + 37], 5, 6, 7]
-    backend._speculation = None
+    backend.speculation = None
 
 
 @pytest.mark.parametrize("strength", [1.0, 4.0, 1e4])
@@ -283,7 +283,7 @@ async def test_each_token_of_a_run_is_watched(opened: Load) -> None:
 async def test_a_fork_taken_while_guesses_are_verified_goes_on_alike(opened: Load) -> None:
     backend = opened()
     text = await known(backend)
-    backend._speculation = Oracle(text, wrong=5)  # type: ignore[assignment]
+    backend.speculation = Oracle(text, wrong=5)  # type: ignore[assignment]
     async with prefilled(backend) as node:
         running = asyncio.create_task(backend.extend(node, "answer", Lease(NEW), GREEDY))
         forks = []
@@ -297,7 +297,7 @@ async def test_a_fork_taken_while_guesses_are_verified_goes_on_alike(opened: Loa
             assert fork.ids == node.ids == text[: len(PROMPT) + NEW]
             await backend.cancel(fork)
         assert len(lengths) > 2, "they were taken at several moments"
-    backend._speculation = None
+    backend.speculation = None
 
 
 async def test_sequences_that_share_forwards_each_write_their_own_text(opened: Load) -> None:
@@ -311,10 +311,10 @@ async def test_sequences_that_share_forwards_each_write_their_own_text(opened: L
             return super().propose(sequence, most, likely)
 
     before = backend.runner.forwarded_tokens
-    backend._speculation = Knowing([], wrong=3)  # type: ignore[assignment]
+    backend.speculation = Knowing([], wrong=3)  # type: ignore[assignment]
     nodes = [await backend.prefill(ids, Lease(0)) for ids in prompts]
     await asyncio.gather(*[backend.extend(node, "answer", Lease(NEW), WARM) for node in nodes])
-    backend._speculation = None
+    backend.speculation = None
     assert [node.ids for node in nodes] == texts
     entries = [entry for node in nodes for entry in node.account.forwarded]
     assert sum(entry.tokens for entry in entries) == backend.runner.forwarded_tokens - before
@@ -337,9 +337,9 @@ async def test_nobody_gives_way_to_a_guess(opened: Load) -> None:
         for oracle in (None, Oracle(text), Oracle(text, wrong=2)):
             node = await backend.prefill(PROMPT, Lease(0))
             resting = await backend.prefill(prompt(5, 9), Lease(0)) if free == 3 else None
-            backend._speculation = oracle  # type: ignore[assignment]
+            backend.speculation = oracle  # type: ignore[assignment]
             extension = await backend.extend(node, "answer", Lease(NEW), GREEDY)
-            backend._speculation = None
+            backend.speculation = None
             endings.append((extension.ids, extension.reason, node.account.degradations))
             if resting is not None:
                 assert not resting.account.degradations or oracle is None or endings[-1] == endings[0]
