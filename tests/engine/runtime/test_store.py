@@ -239,18 +239,25 @@ def test_the_least_recently_used_goes_first_and_its_end_before_its_beginning(
     folder: Path, start: Callable[..., Engine]
 ) -> None:
     new = [4] * PAGE
-    texts = [[word] * (FULL * PAGE) for word in (1, 2, 3)]
+    texts = [[word] * (8 * PAGE) for word in (1, 2, 3)]
     for text in (*texts, texts[0]):
         engine = start(pool=large_pool())
         engine.answer(text)
         engine.store.close()
-        time.sleep(0.02)  # uses a millisecond apart count as one
-    size = held(folder).bytes // (3 * FULL)
-    engine = start(budget=11 * size + size // 2, pool=large_pool())
+        time.sleep(0.02)  # uses a few milliseconds apart count as one
+    size = held(folder).bytes // (3 * 8)
+    engine = start(budget=22 * size, pool=large_pool())
     engine.answer(new)
     engine.store.close()
     left = [[file.exists() for file in files_of(text, folder)] for text in (*texts, new)]
-    assert left == [[True] * 4, [True, True, False, False], [True] * 4, [True]]
+    assert left == [[True] * 8, [True] * 4 + [False] * 4, [True] * 8, [True]]
+
+
+def test_a_budget_that_is_less_than_a_page_keeps_nothing(folder: Path, start: Callable[..., Engine]) -> None:
+    engine = start(budget=1000)
+    engine.answer(TEXT)
+    engine.store.close()
+    assert held(folder).pages == () and engine.store.ignored() == {}
 
 
 def test_a_budget_holds_at_any_moment(
