@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from engine.protocol import Message, ModelInfo, Phase
+from engine.protocol import Message, ModelInfo, Phase, Quantity
 from profiles.catalogue import Profile
 from profiles.shape import ModelShape
 
@@ -49,6 +49,10 @@ class Tokenizer(Protocol):
 
     def sentence_ends(self) -> frozenset[int]:
         """Ids whose text ends a line or a sentence: where a thought may be wound down."""
+        ...
+
+    def plain_ids(self) -> Sequence[int]:
+        """All ids that are text and no special token."""
         ...
 
 
@@ -209,6 +213,18 @@ class MemoryUse:
     device_total: int | None
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What the hardware gives at most, measured on the spot with the threads that the model runs on."""
+
+    bandwidth: Quantity
+    """B/s read from memory."""
+    peak: Quantity
+    """FLOP/s of matrix products in the model's dtype."""
+    cache_bytes: int | None
+    """Of the last-level cache; None where it cannot be told."""
+
+
 class OutOfContext(Exception):
     """The ids do not fit into the context that the backend was loaded with."""
 
@@ -257,13 +273,14 @@ class Backend(Protocol):
         banned: frozenset[int] = frozenset(),
         wind_down: WindDown | None = None,
         watch: bool = False,
+        guess: bool = True,
         on_tokens: Callable[[tuple[int, ...]], None] | None = None,
     ) -> Extension:
         """Sample onto the node until a stop id, the lease or the context ends it.
 
         An id in `stop` ends it and is dropped; one in `keep` ends it and stays on the node, pending. The
         sampled tokens have the phase's kind. `on_tokens` gets them in order, in chunks, before this
-        returns; an id that ended it is not among them.
+        returns; an id that ended it is not among them. Without `guess`, each token has a forward of its own.
         """
         ...
 
@@ -303,12 +320,23 @@ class Backend(Protocol):
         """
         ...
 
-    async def cancel(self, node: Node) -> None:
-        """Release the node's pages; idempotent. The account stays readable."""
+    async def cancel(self, node: Node, *, forget: bool = False) -> None:
+        """Release the node's pages; idempotent. The account stays readable.
+
+        What they hold is found again by prompts that begin alike, unless it is to be forgotten.
+        """
         ...
 
     def memory(self) -> MemoryUse:
         """Bytes in use now."""
+        ...
+
+    def capacity(self, tokens: int) -> int:
+        """How many nodes of so many tokens the pages hold at once."""
+        ...
+
+    async def measure_limits(self) -> Limits:
+        """Measure memory and arithmetic, between two forwards; takes seconds."""
         ...
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -29,7 +30,8 @@ from engine.protocol import (
     Loading,
     ModelSpec,
 )
-from engine.protocol.wire import Ask, ClientFrame, Load, Shutdown, Steer
+from engine.protocol.speed import Measured, SpeedEvent, SpeedRequest
+from engine.protocol.wire import Ask, ClientFrame, Load, Measure, Shutdown, Steer
 
 __all__ = ["EngineGone", "Places", "ResidentEngine", "resident"]
 
@@ -71,17 +73,21 @@ class ResidentEngine:
 
     async def load(self, spec: ModelSpec) -> AsyncGenerator[Event, None]:
         stream_id = f"load-{os.getpid()}-{next(self._ids)}"
-        async with contextlib.aclosing(
-            self._stream(stream_id, Load(stream_id, _absolute(spec)), Loaded)
-        ) as events:
+        async with self._events(stream_id, Load(stream_id, _absolute(spec)), Loaded) as events:
             async for event in events:
-                yield event
+                yield cast(Event, event)
 
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[Event, None]:
         request = msgspec.structs.replace(request, spec=_absolute(request.spec))
-        async with contextlib.aclosing(self._stream(request.id, Ask(request), Finished)) as events:
+        async with self._events(request.id, Ask(request), Finished) as events:
             async for event in events:
-                yield event
+                yield cast(Event, event)
+
+    async def speed(self, request: SpeedRequest) -> AsyncGenerator[SpeedEvent, None]:
+        request = msgspec.structs.replace(request, spec=_absolute(request.spec))
+        async with self._events(request.id, Measure(request), Measured) as events:
+            async for event in events:
+                yield cast(SpeedEvent, event)
 
     async def control(self, answer_id: str, control: Control) -> None:
         if self._link is not None and self._link.alive:
@@ -117,9 +123,15 @@ class ResidentEngine:
             await self._link.close()
             self._link = None
 
+    def _events(
+        self, stream_id: str, first: ClientFrame, last: type[Loaded | Finished | Measured]
+    ) -> contextlib.aclosing[AsyncGenerator[Event | SpeedEvent, None]]:
+        """What follows a first frame, up to the event that ends it; left early, the engine is told."""
+        return contextlib.aclosing(self._stream(stream_id, first, last))
+
     async def _stream(
-        self, stream_id: str, first: ClientFrame, last: type[Loaded | Finished]
-    ) -> AsyncGenerator[Event, None]:
+        self, stream_id: str, first: ClientFrame, last: type[Loaded | Finished | Measured]
+    ) -> AsyncGenerator[Event | SpeedEvent, None]:
         try:
             async for note in self._reach():
                 yield note

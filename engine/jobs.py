@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.protocol import AnswerRequest, Event, Loading, ModelSpec, Queued
+from engine.protocol.speed import SpeedEvent, SpeedRequest
 from engine.protocol.wire import EngineFrame, EventFrame, encode
+from engine.speed import Stop
 from engine.thinking.run import Steering
 
 MAX_UNSENT = 16 * 1024 * 1024
@@ -57,28 +59,28 @@ class Client:
 
 @dataclass(eq=False)
 class Job:
-    """A model to load, or a request to answer, for one client."""
+    """A model to load, to be asked or to be measured, for one client."""
 
     id: str
     client: Client
     model: ModelKey
-    request: AnswerRequest | None = None
-    steering: Steering = field(default_factory=Steering)
+    request: AnswerRequest | SpeedRequest | None = None
+    steering: Steering | Stop = field(default_factory=Steering)
     accepted_ns: int = field(default_factory=time.monotonic_ns)
     _ahead: int | None = None
     """What it was told last of those that run first."""
 
     @property
     def group(self) -> Hashable:
-        """Jobs for one model run together."""
-        return self.model
+        """Jobs for one model run together; what is measured runs alone."""
+        return id(self) if isinstance(self.request, SpeedRequest) else self.model
 
     @property
     def brief(self) -> bool:
         """Where the model is there already, to load it is to say so."""
         return self.request is None
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Event | SpeedEvent) -> None:
         self.client.send(EventFrame(self.id, event))
 
     def tell_place(self, ahead: int) -> None:

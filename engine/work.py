@@ -11,32 +11,38 @@ from engine.jobs import Job
 from engine.load.errors import BadSpec, DoesNotFit, ModelError
 from engine.loaded import LoadedModel
 from engine.meter.receipt import Clock
-from engine.protocol import Failed, Finished, Loaded, Loading
-from engine.thinking.run import UsageError, answer
+from engine.protocol import AnswerRequest, Failed, Finished, Loaded, Loading
+from engine.protocol.speed import Measured, SpeedRequest
+from engine.speed import Stop, Stopped, measure
+from engine.thinking.run import Steering, UsageError, answer
 
 log = logging.getLogger("mull.engine")
 
 
 async def work(job: Job, model: LoadedModel, tell_loading: Callable[[Loading], None]) -> None:
-    """Have the model ready, and answer where there is something to answer."""
+    """Have the model ready, and answer or measure where that is asked for."""
     backend, waited = await model.ready(job.model, tell_loading)
     from engine.runtime.sampler import NotFinite  # the runtime is there by now
 
     load_s = model.seconds_since(job.accepted_ns)
     if waited or job.request is None:
         job.tell(Loaded(model=backend.info, seconds=load_s))
-    if job.request is not None:
-        clock = Clock(job.accepted_ns, time.monotonic_ns(), load_s)
-        try:
-            done = await answer(job.request, backend, job.tell, job.steering, clock)
-        except NotFinite as error:
-            raise ModelError(str(error), "download the model again") from error
-        job.tell(Finished(answer=done))
+    try:
+        match job.request, job.steering:
+            case AnswerRequest() as request, Steering() as steering:
+                clock = Clock(job.accepted_ns, time.monotonic_ns(), load_s)
+                job.tell(Finished(answer=await answer(request, backend, job.tell, steering, clock)))
+            case SpeedRequest() as request, Stop() as stop:
+                job.tell(Measured(report=await measure(request, backend, job.tell, stop)))
+    except NotFinite as error:
+        raise ModelError(str(error), "download the model again") from error
 
 
 def failure(error: Exception, log_file: Path) -> Failed:
     """What a client is told of an error: one line with the cause, and the next step."""
     match error:
+        case Stopped():
+            return Failed(code="cancelled", message="stopped while it was measured")
         case UsageError():
             return Failed(code=error.code, message=str(error), hint=error.hint)
         case BadSpec():

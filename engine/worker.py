@@ -30,6 +30,7 @@ from engine.protocol.wire import (
     FrameError,
     Hello,
     Load,
+    Measure,
     Query,
     Shutdown,
     StatusFrame,
@@ -37,6 +38,7 @@ from engine.protocol.wire import (
     Welcome,
     read_client_frame,
 )
+from engine.speed import Stop
 from engine.work import failure, work
 
 KEEP_ALIVE_S = 600.0
@@ -128,6 +130,8 @@ class Worker:
                 self._accept(Job(job_id, client, ModelKey.of(spec)))
             case Ask(request=request):
                 self._accept(Job(request.id, client, ModelKey.of(request.spec), request))
+            case Measure(request=request):
+                self._accept(Job(request.id, client, ModelKey.of(request.spec), request, Stop()))
             case Steer(id=job_id, control=control):
                 for job in [*self._desk.waiting, *self._desk.running]:
                     if job.id == job_id and job.client is client:

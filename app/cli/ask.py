@@ -12,7 +12,7 @@ import click
 
 from app import config, figures
 from app.cli.engine import failure, open_engine
-from app.cli.output import show_json
+from app.cli.output import StatusLine, show_json
 from app.errors import CommandError, reason
 from app.sanitise import Sanitiser, clean
 from app.sessions.journal import storable
@@ -178,7 +178,7 @@ async def _ask(
 ) -> Answer:
     """Run the request, streaming the answer to stdout unless it is printed as JSON."""
     engine = open_engine(settings.keep_alive, settings.prompt_store)
-    status = _StatusLine()
+    status = StatusLine()
     try:
         async with aclosing(_recorded(engine.answer(request), request, recorder)) as events:
             return await _follow(events, status, quiet=as_json)
@@ -199,7 +199,7 @@ async def _recorded(
             yield event
 
 
-async def _follow(events: AsyncGenerator[Event, None], status: _StatusLine, quiet: bool) -> Answer:
+async def _follow(events: AsyncGenerator[Event, None], status: StatusLine, quiet: bool) -> Answer:
     sanitiser = Sanitiser()
     on_screen = sys.stdout.isatty()
     said = False
@@ -234,21 +234,3 @@ async def _follow(events: AsyncGenerator[Event, None], status: _StatusLine, quie
                     click.echo(sanitiser.flush() if on_screen else "")
                 return answer
     raise CommandError("the engine ended without an answer", "ask again")
-
-
-class _StatusLine:
-    """One line on a terminal's stderr that is overwritten, and gone when the answer comes."""
-
-    def __init__(self) -> None:
-        self._enabled = sys.stderr.isatty()
-        self._shown = False
-
-    def show(self, text: str) -> None:
-        if self._enabled:
-            click.echo("\r\x1b[K" + click.style(clean(text), dim=True), nl=False, err=True)
-            self._shown = True
-
-    def clear(self) -> None:
-        if self._shown:
-            click.echo("\r\x1b[K", nl=False, err=True)
-            self._shown = False

@@ -19,6 +19,7 @@ COMMANDS = {
     "ask": ("app.cli.ask", "Ask one question; the answer goes to stdout."),
     "sessions": ("app.cli.sessions", "List, show, search and delete conversations."),
     "export": ("app.cli.export", "Write a conversation as Markdown or JSON, with its receipts."),
+    "speed": ("app.cli.speed", "Measure how fast a model runs, and how near the hardware's limits."),
     "profiles": ("app.cli.profiles", "List hardware profiles, or show one."),
     "ps": ("app.cli.ps", "Show the resident engine: its model, memory and clients."),
     "stop": ("app.cli.stop", "End the resident engine."),

@@ -56,3 +56,21 @@ def warn(text: str) -> None:
 def show_error(error: CommandError) -> None:
     """The one line that a person reads when a command fails."""
     warn(str(error))
+
+
+class StatusLine:
+    """One line on a terminal's stderr that is overwritten, and gone when the result comes."""
+
+    def __init__(self) -> None:
+        self._enabled = sys.stderr.isatty()
+        self._shown = False
+
+    def show(self, text: str) -> None:
+        if self._enabled:
+            click.echo("\r\x1b[K" + click.style(clean(text), dim=True), nl=False, err=True)
+            self._shown = True
+
+    def clear(self) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+            self._shown = False

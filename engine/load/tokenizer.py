@@ -107,6 +107,12 @@ class HubTokenizer:
             id for text, id in self.vocabulary.items() if text.endswith(ends) and id not in special
         )
 
+    def plain_ids(self) -> list[int]:
+        """All ids that are text and no special token."""
+        special = {id for id, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        return sorted(set(vocabulary.values()) - special)
+
     def _eos_ids(self, folder: Path) -> set[int]:
         """End-of-sequence ids of the generation settings, the model and the tokenizer together."""
         found: set[int] = set()

@@ -65,7 +65,7 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
     sampling_s = outcome.account.sampling_s
     busy = {phase: _busy_seconds(steps, phase) + sampling_s.get(phase, 0.0) for phase in PHASES}
     return Receipt(
-        environment=_environment(backend, outcome.sampler),
+        environment=environment(backend, outcome.sampler),
         tokens=tokens,
         time=times,
         compute=Compute(
@@ -307,7 +307,8 @@ def _memory(use: MemoryUse) -> Memory:
     )
 
 
-def _environment(backend: Backend, sampler: Sampler) -> Environment:
+def environment(backend: Backend, sampler: Sampler) -> Environment:
+    """What is computed on, and how."""
     info, versions = backend.info, backend.versions
     return Environment(
         mull=mull_version(),

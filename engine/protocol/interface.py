@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event, ModelSpec
+from engine.protocol.speed import SpeedEvent, SpeedRequest
 
 
 class Engine(Protocol):
@@ -19,6 +20,13 @@ class Engine(Protocol):
         """Answer, loading the model first where needed (`Loaded` says so): … then `Finished` or `Failed`.
 
         Leaving the stream early cancels the answer.
+        """
+        ...
+
+    def speed(self, request: SpeedRequest) -> AsyncIterator[SpeedEvent]:
+        """Measure how fast the model runs, with nothing else running: … then `Measured` or `Failed`.
+
+        Leaving the stream early cancels it.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The JSON Schemas of answer and receipt, made from the structs: `python -m engine.protocol.schemas DIR`."""
+"""The JSON Schemas of what commands print, made from the structs: `python -m engine.protocol.schemas DIR`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from pathlib import Path
 import msgspec
 
 from engine.protocol.receipt import Answer, Receipt
+from engine.protocol.speed import SpeedReport
 
-SCHEMAS = {"mull.answer.1.schema.json": Answer, "mull.receipt.1.schema.json": Receipt}
+SCHEMAS = {
+    "mull.answer.1.schema.json": Answer,
+    "mull.receipt.1.schema.json": Receipt,
+    "mull.speed.1.schema.json": SpeedReport,
+}
 
 
 def render(struct: type) -> str:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event, ModelSpec
+from engine.protocol.speed import SpeedEvent, SpeedRequest
 
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes: far above a prompt of a megabyte, far below what would exhaust memory."""
@@ -36,8 +37,14 @@ class Ask(Struct, frozen=True, tag="ask"):
     request: AnswerRequest
 
 
+class Measure(Struct, frozen=True, tag="measure"):
+    """Measure a model's speed; answered by events under the request's id."""
+
+    request: SpeedRequest
+
+
 class Steer(Struct, frozen=True, tag="steer"):
-    """Control a running answer."""
+    """Control a running answer; a measurement can be cancelled."""
 
     id: str
     control: Control
@@ -61,10 +68,10 @@ class Welcome(Struct, frozen=True, tag="welcome"):
 
 
 class EventFrame(Struct, frozen=True, tag="event"):
-    """An event of the load or answer with this id."""
+    """An event of the load, answer or measurement with this id."""
 
     id: str
-    event: Event
+    event: Event | SpeedEvent
 
 
 class StatusFrame(Struct, frozen=True, tag="status"):
@@ -74,7 +81,7 @@ class StatusFrame(Struct, frozen=True, tag="status"):
 
 
 Frame = TypeVar("Frame")
-ClientFrame = Hello | Load | Ask | Steer | Query | Shutdown
+ClientFrame = Hello | Load | Ask | Measure | Steer | Query | Shutdown
 EngineFrame = Welcome | EventFrame | StatusFrame
 
 _encoder = msgspec.msgpack.Encoder()

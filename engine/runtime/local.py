@@ -17,6 +17,7 @@ import transformers
 from engine.backend import (
     Extension,
     Lease,
+    Limits,
     MemoryUse,
     Node,
     OutOfContext,
@@ -26,7 +27,7 @@ from engine.backend import (
     WindDown,
 )
 from engine.protocol import IgnoredFiles, ModelInfo, Phase, PromptStoreState
-from engine.runtime import primitives
+from engine.runtime import limits, primitives
 from engine.runtime import sequence as sequences
 from engine.runtime.delivery import Job, TokenDelivery
 from engine.runtime.memory import system_memory
@@ -121,6 +122,7 @@ class LocalBackend:
         banned: frozenset[int] = frozenset(),
         wind_down: WindDown | None = None,
         watch: bool = False,
+        guess: bool = True,
         on_tokens: Callable[[tuple[int, ...]], None] | None = None,
     ) -> Extension:
         """Sample onto the node; see `engine.backend.Backend.extend`."""
@@ -129,13 +131,12 @@ class LocalBackend:
         rules = Rules(stop, keep, banned, wind_down)
         watcher = Watcher() if watch else None
         sampling = Sampling(phase, lease, sampler, rules, delivery.add, watcher)
+        speculator = self.speculation if guess else None
 
         def work() -> primitives.Extending:
             try:
                 return (
-                    yield from primitives.extend(
-                        sequence, sampling, self.info.context, speculator=self.speculation
-                    )
+                    yield from primitives.extend(sequence, sampling, self.info.context, speculator=speculator)
                 )
             finally:
                 delivery.flush()
@@ -184,10 +185,10 @@ class LocalBackend:
         async with self._aside(sequence) as fork:
             return await self._run(Job(), fork, primitives.score(fork, phase, ids))
 
-    async def cancel(self, node: Node) -> None:
+    async def cancel(self, node: Node, *, forget: bool = False) -> None:
         """Release the node's pages; idempotent. With the backend closed they are gone already."""
         if not self._closed:
-            await self._call(lambda: self._release(cast(sequences.Sequence, node)))
+            await self._call(lambda: self._release(cast(sequences.Sequence, node), forget))
 
     def memory(self) -> MemoryUse:
         """Bytes in use now; of the pool, a CPU has committed the pages that were ever handed out."""
@@ -218,6 +219,14 @@ class LocalBackend:
             budget_bytes=self._store.budget,
             ignored=tuple(IgnoredFiles(reason=reason, files=count) for reason, count in ignored),
         )
+
+    def capacity(self, tokens: int) -> int:
+        """How many nodes of so many tokens the pages hold at once."""
+        return self.runner.pool.pages // -(-tokens // PAGE)
+
+    async def measure_limits(self) -> Limits:
+        """Measure memory and arithmetic, between two forwards; takes seconds."""
+        return await self._call(lambda: limits.measure(self.info.device, self.info.dtype))
 
     def close(self) -> None:
         """Cancel what runs, write what waits for the disk, then let go of model and pages."""
@@ -290,9 +299,9 @@ class LocalBackend:
         finally:
             await self.cancel(fork)
 
-    def _release(self, sequence: sequences.Sequence) -> None:
-        sequence.release()
-        if self._store is not None:
+    def _release(self, sequence: sequences.Sequence, forget: bool) -> None:
+        sequence.release(sound=not forget)
+        if self._store is not None and not forget:
             self._store.offer(sequence.ids[: sequence.prompt])
         if self.speculation is not None:
             self.speculation.forget(sequence)
