@@ -124,6 +124,7 @@ def receipt_line(answer: Answer, place: tuple[int, int] | None = None) -> str:
         _plain(receipt.time.total),
         f"ttft {_plain(receipt.time.first_token)}",
         _plain(receipt.speed.decode_tok_s),
+        guesses(tokens.draft_accepted, tokens.draft_rejected),
         quantity(receipt.compute.flops.total),
         f"energy {UNKNOWN}" if energy.value is None else quantity(energy),
         sureness(answer),
@@ -150,6 +151,12 @@ def span(names: Sequence[str]) -> str:
     if len(names) < 3:
         return " and ".join(names)
     return f"{names[0]} to {names[-1]}"
+
+
+def guesses(accepted: int, rejected: int) -> str:
+    """How many of the tokens guessed ahead were right: `95 of 120 guesses right`; nothing without guesses."""
+    guessed = accepted + rejected
+    return f"{count(accepted)} of {count(guessed)} guesses right" if guessed else ""
 
 
 def _cached(tokens: TokenCounts) -> str:

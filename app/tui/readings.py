@@ -47,6 +47,14 @@ def _rate(value: float | None) -> str:
     return figures.UNKNOWN if value is None else figures.rate(value)
 
 
+def guesses(sample: Metered | None) -> str:
+    """Of the tokens that were guessed ahead, how many were right; nothing where none were."""
+    guessed = 0 if sample is None else sample.drafts_accepted + sample.drafts_rejected
+    if sample is None or not guessed:
+        return ""
+    return f"{figures.count(sample.drafts_accepted)} of {figures.count(guessed)}"
+
+
 def context(sample: Metered | None) -> str:
     """Tokens used of those that fit."""
     if sample is None:

@@ -58,6 +58,15 @@ def test_a_receipt_line_says_what_was_cached_and_whence(
     assert text in figures.receipt_line(msgspec.structs.replace(answer, receipt=receipt))
 
 
+def test_a_receipt_line_says_how_many_guesses_were_right(make_answer: Callable[..., Answer]) -> None:
+    answer = make_answer()
+    assert "guesses" not in figures.receipt_line(answer)
+    tokens = msgspec.structs.replace(answer.receipt.tokens, draft_accepted=95, draft_rejected=25)
+    receipt = msgspec.structs.replace(answer.receipt, tokens=tokens)
+    line = figures.receipt_line(msgspec.structs.replace(answer, receipt=receipt))
+    assert "86.6 t/s · 95 of 120 guesses right · " in line
+
+
 def test_a_receipt_line_says_that_the_thought_was_cut_not_the_answer(
     make_answer: Callable[..., Answer],
 ) -> None:

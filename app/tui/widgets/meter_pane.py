@@ -50,7 +50,7 @@ class MeterPane(VerticalScroll, can_focus=False):
         with Vertical():
             yield Static(id="speed")
             yield Sparkline([], id="spark")
-            yield Static(id="prefill")
+            yield Static(id="rates")
         for part in ("memory", "context", "answer", "next"):
             with Vertical():
                 yield Static(id=part)
@@ -66,7 +66,7 @@ class MeterPane(VerticalScroll, can_focus=False):
         if not self.is_mounted:
             return
         self._put("speed", heading("speed", readings.speed(self.sample)))
-        self._put("prefill", *self._prefill_lines())
+        self._put("rates", *self._rate_lines())
         self._put("memory", *self._memory_lines())
         self._put("context", *self._context_lines())
         self._put("answer", *self._answer_lines())
@@ -75,10 +75,12 @@ class MeterPane(VerticalScroll, can_focus=False):
     def _put(self, part: str, *lines: Content) -> None:
         self.query_one(f"#{part}", Static).update(Content("\n").join(lines))
 
-    def _prefill_lines(self) -> list[Content]:
+    def _rate_lines(self) -> list[Content]:
         lines = [row("prefill", readings.prefill_speed(self.sample))]
         if self.sample is not None and self.sample.cached_tokens:
             lines.append(row("cached", f"{figures.count(self.sample.cached_tokens)} tok"))
+        if guesses := readings.guesses(self.sample):
+            lines.append(row("guesses right", guesses))
         return lines
 
     def _memory_lines(self) -> list[Content]:

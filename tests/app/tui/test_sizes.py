@@ -36,10 +36,22 @@ async def test_the_meter_says_unknown_where_it_does_not_know(kit) -> None:
     async with app.run_test(size=(130, 40)) as pilot:
         await ask(pilot)
         pane = chat(app).query_one("MeterPane")
-        for part in ("speed", "prefill"):
+        for part in ("speed", "rates"):
             assert "n/a" in text_of(pane.query_one(f"#{part}", Static))
         assert "roofline" in text_of(pane.query_one("#next", Static)).splitlines()[-1]
         assert text_of(pane.query_one("#next", Static)).endswith("n/a")
+
+
+async def test_the_meter_counts_guesses_where_there_are_any(kit) -> None:
+    guessed = kit.metered(drafts_accepted=1095, drafts_rejected=25)
+    app = kit.app([kit.started(), kit.metered(), kit.hold, guessed, kit.hold])
+    async with app.run_test(size=(130, 40)) as pilot:
+        await ask(pilot)
+        rates = chat(app).query_one("MeterPane #rates", Static)
+        assert "guesses" not in text_of(rates)
+        kit.engine.release()
+        await settle(pilot)
+        assert text_of(rates).splitlines()[-1].split("  ")[-1].strip() == "1,095 of 1,120"
 
 
 async def test_an_accelerators_memory_is_shown_instead_of_the_processs(kit) -> None:
