@@ -17,7 +17,7 @@ from profiles.shape import ModelShape
 Kind = Literal[
     "prefilled", "thinking", "answer", "forced", "probe", "score", "draft_rejected", "recomputed", "draft"
 ]
-"""What a forwarded token was for; each has exactly one. `draft`: to guess what comes, see `Account.drafted`."""
+"""What a forwarded token was for; each has one. `draft`: to guess what comes, see `Account.drafted`."""
 
 Primitive = Literal["prefill", "extend", "force", "probe", "score", "draft"]
 

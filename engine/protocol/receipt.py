@@ -178,7 +178,7 @@ class Cost(Struct, frozen=True, kw_only=True):
 class Step(Struct, frozen=True, kw_only=True):
     """One call of a backend primitive: what it forwarded, in which phase and how long it took.
 
-    "verify" are guesses that were forwarded in vain, and "recompute" is what had given way for want of memory.
+    "verify" are guesses forwarded in vain, and "recompute" is what had given way for want of memory.
     `busy_seconds` is the part of the time that was this answer's where others were computed beside it.
     """
 

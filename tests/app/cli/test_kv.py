@@ -1,7 +1,6 @@
 """`--kv int8`, from the command line to the receipt: the real command, the real engine, the bundled model."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cli import Home, one_line
