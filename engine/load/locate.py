@@ -14,6 +14,11 @@ BUNDLED = ("tiny",)
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
+def shown_name(model: str, folder: Path) -> str:
+    """What a model that was found in a folder is called: as it was asked for, but a path by its last part."""
+    return model if model in BUNDLED or not Path(model).is_dir() else folder.name
+
+
 def locate(model: str) -> Path:
     """The folder with the model's config.json.
 

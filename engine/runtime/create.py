@@ -10,7 +10,7 @@ import torch
 from engine.backend import Sampler
 from engine.load.checkpoint import Checkpoint, inspect, read_json
 from engine.load.errors import DoesNotFit, ModelError
-from engine.load.locate import BUNDLED, locate
+from engine.load.locate import locate, shown_name
 from engine.load.tokenizer import HubTokenizer
 from engine.page_files import PageFolder
 from engine.protocol import ModelInfo, ModelSpec
@@ -89,7 +89,7 @@ def create(
     kernel_class = "-".join(arithmetic)
     return LocalBackend(
         info=ModelInfo(
-            name=spec.model if spec.model in BUNDLED or not Path(spec.model).is_dir() else folder.name,
+            name=shown_name(spec.model, folder),
             path=str(folder),
             revision=folder.name if folder.parent.name == "snapshots" else None,
             architecture=checkpoint.model_class.__name__,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from engine.backend import DraftInfo
 from engine.load.checkpoint import Checkpoint, Progress, inspect
 from engine.load.errors import ModelError
-from engine.load.locate import BUNDLED, locate
+from engine.load.locate import locate, shown_name
 from engine.load.tokenizer import HubTokenizer
 from engine.nn.fused import FirstLayers, FusedDecoder
 from engine.protocol import ModelSpec
@@ -29,6 +28,7 @@ class Draft:
     """Who is asked to draft, checked and not yet loaded: a checkpoint, or so many first layers."""
 
     name: str
+    """As it is shown."""
     by: Checkpoint | int
 
 
@@ -44,15 +44,14 @@ def inspect_draft(spec: ModelSpec, checkpoint: Checkpoint, tokenizer: HubTokeniz
                 f"draft {asked[:40]!r}: a number of layers from 1 to {checkpoint.shape.layers - 1} is meant",
                 "say exit:N with such an N",
             )
-        return Draft(asked, layers)
+        return Draft(f"{shown_name(spec.model, checkpoint.folder)} {asked}", layers)
     folder = locate(asked)
     if HubTokenizer(folder).vocabulary != tokenizer.vocabulary:
         raise ModelError(
             f"the draft model {folder} has another vocabulary than {checkpoint.folder}",
             "use a smaller model of the same family",
         )
-    name = asked if asked in BUNDLED or not Path(asked).is_dir() else folder.name
-    return Draft(name, inspect(folder))
+    return Draft(shown_name(asked, folder), inspect(folder))
 
 
 def speculation(
@@ -75,10 +74,10 @@ def speculation(
     if isinstance(draft.by, int):
         if not isinstance(model.forward, FusedDecoder):
             raise ModelError(
-                f"draft {draft.name}: this architecture cannot be left early", "use a draft model, or none"
+                f"{draft.name}: this architecture cannot be left early", "use a draft model, or none"
             )
         shape = replace(model.shape, layers=draft.by, windows=model.shape.windows[: draft.by])
-        info = DraftInfo(f"{spec.model} {draft.name}", shape)
+        info = DraftInfo(draft.name, shape)
         return Speculation(EarlyExit(info, Runner(FirstLayers(model.forward, draft.by), model.pool)))
     longest = longest_context(draft.by.config)
     loaded = assemble(

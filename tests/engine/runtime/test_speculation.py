@@ -163,9 +163,10 @@ async def test_guesses_right_or_wrong_leave_the_text_as_it_is(
     assert bool(wrong) == bool(guessed.kinds["draft_rejected"])
 
 
+@pytest.mark.parametrize("kv", ["model", "int8"])
 @pytest.mark.parametrize("family", ["qwen3", "mistral", "gemma2"])
-async def test_with_deterministic_not_a_bit_changes(opened: Load, family: str) -> None:
-    backend = opened(family, deterministic=True)
+async def test_with_deterministic_not_a_bit_changes(opened: Load, family: str, kv: str) -> None:
+    backend = opened(family, deterministic=True, kv=kv)
     plain = await write(backend, Lease(NEW), WARM)
     guessed = await write(backend, Lease(NEW), WARM, Oracle(plain.ids, wrong=5))
     assert guessed.ids == plain.ids and guessed.accepted
@@ -232,6 +233,26 @@ async def test_an_extension_goes_on_from_where_a_run_was_cut(opened: Load) -> No
         await backend.force(node, "answer", [5, 6, 7])
         assert node.ids == [*text[: len(PROMPT) + 37], 5, 6, 7]
     backend.speculation = None
+
+
+async def test_what_was_guessed_has_the_kind_of_the_passage_that_it_is_in(opened: Load) -> None:
+    """A thought's last id is forwarded together with the answer's first ones."""
+    backend = opened()
+    text = await known(backend)
+    kinds = []
+    for oracle in (None, Oracle(text), Oracle(text, wrong=3)):
+        backend.speculation = oracle  # type: ignore[assignment]
+        async with prefilled(backend) as node:
+            await backend.extend(node, "thinking", Lease(20), GREEDY)
+            await backend.extend(node, "answer", Lease(20), GREEDY)
+            counts: Counter[str] = Counter()
+            for entry in node.account.forwarded:
+                counts[entry.kind] += entry.tokens
+                assert entry.kind not in ("thinking", "answer") or entry.phase == entry.kind
+        del counts["draft_rejected"], counts["prefilled"]
+        kinds.append(counts)
+    backend.speculation = None
+    assert kinds[0] == kinds[1] == kinds[2] == {"thinking": 20, "answer": 19}
 
 
 @pytest.mark.parametrize("strength", [1.0, 4.0, 1e4])
