@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 AT_ONCE = 8
-"""Answers that run together. A decode step reads the weights once for all of them, so that several cost
-little more than one; but each takes pages of the cache and its share of the arithmetic."""
+"""Answers that run together. A forward reads the weights once for all of them, so that where reading is the
+limit several take little longer than one; but each holds pages of the cache, and beyond a few the arithmetic
+becomes the limit. Where that is on a machine, `mull speed --batch N` shows."""
 TURN = 8
 """Jobs that a group may still begin once another group waits: one batch, so that going back and forth
 between two models does not load one of them for each answer."""
