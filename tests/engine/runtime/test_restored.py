@@ -90,6 +90,7 @@ async def test_what_finds_no_room_is_computed(
     expected = await told(first, LONG)
     first.close()
     second = start(checkpoint("qwen3"), tmp_path)
+    monkeypatch.setattr(second._store, "_at_once", 1)
     monkeypatch.setattr(second.runner.pool, "restore", lambda ids, pages: 0)
     tokens, _, restored = await told(second, LONG)
     second.close()
