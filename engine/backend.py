@@ -154,6 +154,10 @@ class Forwarded:
     """Of the tokens, those that were guessed and found right."""
 
 
+EVICTED = "what was kept of earlier answers gave way"
+"""The first thing done for want of memory, and the one that costs nobody anything."""
+
+
 @dataclass
 class Account:
     """What a node's work came to: filled by the backend, read for the receipt."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from engine.backend import Backend, Extension, Lease, Node, Sampler
+from engine.backend import EVICTED, Backend, Extension, Lease, Node, Sampler
 from engine.meter.speed import Run, Work, build
 from engine.meter.tally import step
 from engine.protocol import Cancel, Control
@@ -163,7 +163,7 @@ async def _run(request: SpeedRequest, backend: Backend, stop: Stop, progress: _P
     accounts = [node.account for node in nodes]
     if any(extension.reason != "limit" for extension in extensions):
         raise DoesNotFit("there was no memory for all rows to the end", "use a smaller --batch")
-    if short := [note for account in accounts for note in account.degradations]:
+    if short := [note for account in accounts for note in account.degradations if note != EVICTED]:
         raise DoesNotFit(f"memory ran short while measuring: {short[0]}", "use a smaller --batch")
     steps = [step(backend, "0", work) for account in accounts for work in account.forwarded]
     first_ns = [account.sampled_ns[0] for account in accounts]

@@ -61,7 +61,7 @@ Examples:
     "--deterministic",
     is_flag=True,
     default=None,
-    help="The same bits, cached or not, alone or beside others; slower.",
+    help="The same bits, cached or not, alone or beside others; slower (standard decoders, CPU).",
 )
 @click.option(
     "--draft",
@@ -215,6 +215,8 @@ async def _follow(events: AsyncGenerator[Event, None], status: StatusLine, quiet
             case Started(turns_left_out=turns, summary=summary) if turns:
                 status.clear()
                 click.echo(clean(figures.turns_left_out(turns, summary)), err=True)
+            case Notice(code="cache"):
+                pass  # costs nobody anything; the receipt has it
             case Notice(text=text):
                 status.clear()
                 click.echo(clean(text), err=True)

@@ -126,6 +126,7 @@ class Recorder:
         think: Think = "max",
         sampling: Sampling | None = None,
         max_tokens: int | None = None,
+        confidence: bool = False,
         overflow: Overflow = "stop",
     ) -> AnswerRequest:
         """The request for an answer to the conversation up to `leaf`, under an id of its own."""
@@ -138,6 +139,7 @@ class Recorder:
             think=think,
             sampling=sampling or Sampling(),
             max_tokens=max_tokens,
+            confidence=confidence,
             overflow=overflow,
             summary=self.summary(),
         )

@@ -22,6 +22,7 @@ class Parameters(Struct, frozen=True, kw_only=True):
     think: Think = "max"
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
+    confidence: bool = False
     overflow: Overflow = "stop"
 
 
@@ -34,6 +35,7 @@ def parameters(request: AnswerRequest) -> Parameters:
         think=request.think,
         sampling=request.sampling,
         max_tokens=request.max_tokens,
+        confidence=request.confidence,
         overflow=request.overflow,
     )
 

@@ -106,6 +106,7 @@ class Conversation:
             think=think,
             sampling=settings.sampling(),
             max_tokens=settings.max_tokens,
+            confidence=settings.confidence,
             overflow=self.overflow,
         )
         return Asked(self.recorder.answer_turn(request), request)

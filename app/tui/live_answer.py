@@ -65,6 +65,8 @@ class LiveAnswer:
                 outdated, self._old_limit = limit == self._old_limit, None
                 if not outdated:
                     self.view.thinking.limit = limit
+            case Notice(code="cache"):
+                pass  # costs nobody anything; the receipt has it
             case Notice(code=code, text=text):
                 self.view.notice(text)
                 if code == "summarizing":

@@ -76,6 +76,8 @@ def create(
         on_progress,
     )
     context = loaded.context
+    # experts' products are transformers' own, whose bits depend on how many tokens they are given
+    exact = spec.deterministic and loaded.packed and not loaded.shape.experts
     kv_dtype = dtype if spec.kv == "model" else spec.kv
     arithmetic = [
         loaded.capability,
@@ -83,7 +85,7 @@ def create(
         *([f"kv-{kv_dtype}"] if kv_dtype != dtype else []),
         "stock" if isinstance(loaded.forward, StockForward) else "fused",
         *(["packed"] if loaded.packed else []),
-        *(["exact"] if spec.deterministic else []),
+        *(["exact"] if exact else []),
         f"{threads}t",
     ]
     kernel_class = "-".join(arithmetic)

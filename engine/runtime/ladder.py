@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from engine.backend import EVICTED
 from engine.runtime.pages import PAGE, PagePool
 from engine.runtime.runner import Row
 from engine.runtime.sequence import Sequence
@@ -129,7 +130,7 @@ class Ladder:
                 row = replace(row, ids=row.ids[:half], logits=0, last=False)
                 continue
             if self._pool.idle < idle:
-                self.note(sequence, "what was kept of earlier answers gave way")
+                self.note(sequence, EVICTED)
             if len(row.ids) < wanted:
                 self.note(sequence, "smaller chunks of the prompt")
             return row

@@ -154,7 +154,7 @@ class LocalBackend:
         if count < 1:
             raise ValueError(f"a node cannot be forked {count} times")
         sequence = cast(sequences.Sequence, node)
-        return await self._call(lambda: [self._watched(sequence.fork()) for _ in range(count)])
+        return list(await self._forks(lambda: [sequence.fork() for _ in range(count)]))
 
     async def probe(
         self,
@@ -285,15 +285,27 @@ class LocalBackend:
             await asyncio.wait([future])
             raise
 
-    def _watched(self, fork: sequences.Sequence) -> sequences.Sequence:
-        """A fork that may be pre-empted from now on."""
-        self._scheduler.ladder.watch(fork)
-        return fork
+    async def _forks(self, make: Callable[[], list[sequences.Sequence]]) -> list[sequences.Sequence]:
+        """Forks that may be pre-empted from now on; released where nobody waits for them any more."""
+        made: list[sequences.Sequence] = []
+
+        def fork() -> None:
+            made.extend(make())
+            for sequence in made:
+                self._scheduler.ladder.watch(sequence)
+
+        try:
+            await self._call(fork)
+        except asyncio.CancelledError:
+            for sequence in made:
+                await self.cancel(sequence)
+            raise
+        return made
 
     @asynccontextmanager
     async def _aside(self, sequence: sequences.Sequence) -> AsyncIterator[sequences.Sequence]:
         """A fork to try something on, charged to the sequence's account; its path is the sequence's own."""
-        fork = await self._call(lambda: self._watched(sequence.branch()))
+        [fork] = await self._forks(lambda: [sequence.branch()])
         try:
             yield fork
         finally:

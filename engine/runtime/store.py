@@ -86,7 +86,7 @@ class PromptStore:
         """Pages of `ids` that follow those in memory, as many as are to be in memory at once on their way.
 
         None where the next one is not there. All tokens from the beginning on are compared. A file that is
-        not what it should be is counted and removed.
+        not what it should be is counted and removed, one that cannot be read is counted.
         """
         prompt, paths = np.asarray(ids, np.int32), self._paths(ids)
         first = len(self._pool.known(ids))
@@ -96,15 +96,20 @@ class PromptStore:
                 pages.append(self._format.read(path, prompt[: number * PAGE]))
             except FileNotFoundError:
                 break
-            except (Unsound, OSError) as error:
-                reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
-                self._count(reason)
-                log.warning("%s was ignored: %s", path, reason)
+            except OSError as error:  # it may pass, and the page is no worse for it
+                self._ignore(path, f"cannot be read: {error.strerror}")
+                break
+            except Unsound as error:
+                self._ignore(path, str(error))
                 remove(path)
                 break
         if not pages:
             return None
         return Restored(tuple(ids[: (first + len(pages)) * PAGE]), tuple(pages))
+
+    def _ignore(self, path: Path, reason: str) -> None:
+        self._count(reason)
+        log.warning("%s was ignored: %s", path, reason)
 
     def ignored(self) -> dict[str, int]:
         """How many files were not used, or not written, by reason."""
@@ -157,9 +162,9 @@ class PromptStore:
             page, contents = item
             ids = page.ids
             size = self._format.file_bytes(ids)
-            if taken + size > self.budget:
-                taken = trim(self.folder, self.budget - size - self.budget // SLACK)
             if size <= self.budget:
+                if taken + size > self.budget:
+                    taken = trim(self.folder, self.budget - size - self.budget // SLACK)
                 try:
                     self._format.write(page.path, ids, contents)
                     mark_used(page.path, page.used_ns)

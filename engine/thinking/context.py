@@ -125,7 +125,7 @@ class Context:
             elif extension.reason != "limit" or self.answer_lease.used >= self.answer_lease.limit:
                 break  # else its beginning was blank, and the cap is on what can be read
         self._flush("answer")
-        self.ended_by = "length" if extension.reason in ("limit", "context") else "stop"
+        self.ended_by = "length" if extension.reason in ("limit", "context", "memory") else "stop"
 
     def _style(self) -> Resolved:
         if self.format is None:

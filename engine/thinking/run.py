@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.backend import Backend, Lease, Sampler
+from engine.backend import EVICTED, Backend, Lease, Sampler
 from engine.meter.receipt import Clock, Outcome, build
 from engine.meter.tally import Tally
 from engine.protocol import (
@@ -262,5 +262,5 @@ async def _sample_meter(context: Context, emit: Callable[[Event], None]) -> None
         emit(context.tally.metered(context.budget.limit))
         degradations = context.node.account.degradations if context.node is not None else []
         for event in degradations[said:]:
-            emit(Notice(code="memory", text=event))
+            emit(Notice(code="cache" if event == EVICTED else "memory", text=event))
         said = len(degradations)

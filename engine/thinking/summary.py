@@ -92,7 +92,7 @@ class Writer:
 
         text = known
         while begin < end:
-            around = self.renderer.count(await aside(partial(prompted, (), text)))
+            around = await aside(partial(lambda said: self.renderer.count(prompted((), said)), text))
             space = self.renderer.context - tokens - around
             reached = begin + _fitting(sizes.taken[begin:end], space)
             part = talk.exchanges[begin:reached]

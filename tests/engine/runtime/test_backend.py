@@ -252,3 +252,15 @@ async def test_memory_follows_the_pages_that_are_held(qwen3: LocalBackend) -> No
         assert use.weights == 4 * qwen3.info.parameters < use.process <= use.process_peak
     use = qwen3.memory()
     assert use.kv_used == 0 and use.kv_idle >= 4 * page
+
+
+async def test_forks_that_nobody_waits_for_leave_no_pages_behind(qwen3: LocalBackend) -> None:
+    async with prefilled(qwen3) as node:
+        held = qwen3.runner.pool.held
+        for make in (lambda: qwen3.fork(node, 3), lambda: qwen3.score(node, [5, 6])) * 5:
+            task = asyncio.ensure_future(make())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert qwen3.runner.pool.held == held

@@ -244,3 +244,14 @@ async def test_a_request_that_contradicts_itself_is_refused(
     with pytest.raises(UsageError, match=message):
         await run(backend, **options)  # type: ignore[arg-type]
     assert backend.memory().kv_used == 0
+
+
+async def test_an_answer_that_memory_cut_says_so(tmp_path: Path, run: Run) -> None:
+    backend = backend_of(tmp_path, {})
+    pool, others = backend.runner.pool, list[int]()
+    pool.grow(others, pool.pages - 1)
+    await run(backend, think="off")
+    assert run.answer.finish == "length"
+    assert run.answer.receipt.state.degradations[-1] == "out of memory: the answer ends here"
+    pool.release(others)
+    backend.close()
