@@ -253,11 +253,14 @@ def test_the_least_recently_used_goes_first_and_its_end_before_its_beginning(
     assert left == [[True] * 8, [True] * 4 + [False] * 4, [True] * 8, [True]]
 
 
-def test_a_budget_that_is_less_than_a_page_keeps_nothing(folder: Path, start: Callable[..., Engine]) -> None:
-    engine = start(budget=1000)
-    engine.answer(TEXT)
+def test_pages_that_are_larger_than_the_budget_are_not_kept_and_displace_nothing(
+    files: list[Path], folder: Path, start: Callable[..., Engine]
+) -> None:
+    budget = held(folder).bytes
+    engine = start(budget, pool=large_pool())
+    engine.answer([5] * PAGE)
     engine.store.close()
-    assert held(folder).pages == () and engine.store.ignored() == {}
+    assert len(held(folder).pages) == FULL and engine.store.ignored() == {}
 
 
 def test_a_budget_holds_at_any_moment(
