@@ -12,9 +12,10 @@ from engine.load.locate import locate, shown_name
 from engine.load.tokenizer import HubTokenizer
 from engine.nn.fused import FirstLayers, FusedDecoder
 from engine.protocol import ModelSpec
-from engine.runtime.assemble import Assembled, assemble, fitting_dtype, longest_context
+from engine.runtime.assemble import Assembled, affordable, assemble, fitting_dtype, longest_context
 from engine.runtime.draft import DraftModel, EarlyExit
 from engine.runtime.memory import system_memory
+from engine.runtime.pages import PAGE
 from engine.runtime.runner import Runner
 from engine.runtime.speculation import Speculation
 from engine.runtime.storage import KINDS
@@ -87,7 +88,7 @@ def speculation(
         threads,
         model.packed,
         KINDS[spec.kv],
-        lambda _: min(longest, model.context),
+        lambda shape: min(longest, model.context, max(PAGE, affordable(shape, device))),
         on_progress,
     )
     info = DraftInfo(draft.name, loaded.shape)
