@@ -171,8 +171,10 @@ class Scheduler:
 
     def _turn(self) -> None:
         """One forward: choose the rows, make room for them, run them, hand out the logits."""
-        chosen = self.ladder.fit(self._choose(), self._works)
-        self._works = self._works[1:] + self._works[:1]
+        rows = self._choose()
+        considered = {work for work, _ in rows}
+        chosen = self.ladder.fit(rows, self._works)
+        self._works.sort(key=considered.__contains__)  # for whom there was no room comes first next time
         if not chosen:
             return
         began = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -77,17 +78,45 @@ def listen(backend: LocalBackend, monkeypatch: pytest.MonkeyPatch) -> Forwards:
     return heard
 
 
+class Hold:
+    """Lets the engine's thread wait, once it has done what was asked of it so far, until it is released."""
+
+    def __init__(self, backend: LocalBackend) -> None:
+        self.holds, self._released = threading.Event(), threading.Event()
+        backend._scheduler.call(self._wait)
+
+    def _wait(self) -> None:
+        self.holds.set()
+        self._released.wait(WAIT_S)
+
+    def release(self) -> None:
+        self._released.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others go on until something is so. Raises TimeoutError."""
+    end = time.monotonic() + WAIT_S
+    for _ in iter(condition, True):
+        if time.monotonic() > end:
+            raise TimeoutError
+        await asyncio.sleep(0)
+
+
+async def submitted() -> None:
+    """Let tasks that were just created come to what they ask of the engine."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def held(backend: LocalBackend) -> AsyncIterator[None]:
     """What is submitted meanwhile is taken up at once, together."""
-    gate = threading.Event()
-    backend._scheduler.call(lambda: gate.wait(WAIT_S))
+    hold = Hold(backend)
     try:
         yield
-        for _ in range(3):  # let the tasks come to their submission
-            await asyncio.sleep(0)
+        await submitted()
     finally:
-        gate.set()
+        hold.release()
 
 
 def spent(accounts: Sequence[Account]) -> int:

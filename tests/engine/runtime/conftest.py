@@ -75,7 +75,8 @@ def small(load: Callable[[str], LocalBackend]) -> Iterator[Callable[..., LocalBa
 
     yield get
     for backend in made:
-        backend.close()
+        if not backend._closed:
+            backend.close()
 
 
 @pytest.fixture(scope="session")
