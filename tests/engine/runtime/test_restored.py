@@ -104,21 +104,27 @@ async def test_answers_keep_coming_while_another_prompt_is_read(
     await told(first, LONG)
     first.close()
     second = start(checkpoint("qwen3"), tmp_path)
-    store, gate = second._store, threading.Event()
+    store, pool, gate = second._store, second.runner.pool, threading.Event()
     assert store is not None
-    read = store.read
+    read, restore, threads = store.read, pool.restore, []
 
     def slow(ids: list[int]) -> object:
         if ids == LONG[:-1]:
             assert gate.wait(60)
         return read(ids)
 
+    def watched(ids: list[int], pages: list[torch.Tensor]) -> int:
+        threads.append(threading.current_thread().name)
+        return restore(ids, pages)
+
     monkeypatch.setattr(store, "read", slow)
+    monkeypatch.setattr(pool, "restore", watched)
     waiting = asyncio.create_task(told(second, LONG))
     other = await told(second, prompt(PAGE + 3, seed=5))
     assert len(other[0]) == NEW and not waiting.done()
     gate.set()
     assert (await waiting)[2] == 3 * PAGE
+    assert threads == ["engine"], "pages change on the engine's thread alone"
     second.close()
 
 
