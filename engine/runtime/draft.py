@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from engine.backend import DraftInfo, Forwarded
 from engine.runtime.ladder import out_of_memory
-from engine.runtime.pages import PAGE
 from engine.runtime.primitives import Likely
 from engine.runtime.runner import Row, Runner
 from engine.runtime.sampler import NotFinite
@@ -46,24 +46,22 @@ class DraftModel:
         self._followers: WeakKeyDictionary[Sequence, _Follower] = WeakKeyDictionary()
 
     def guess(self, sequence: Sequence, count: int, likely: Likely) -> list[int]:
-        """Up to `count` ids; none while the text is still read, or where memory or context is short."""
+        """Up to `count` ids; none while the text is still read, few where memory or context is short."""
         count = min(count, self._context - len(sequence.ids))
         if count < 1:
             return []
+        guesses: list[int] = []
         try:
             follower = self._following(sequence)
-            if -(-(len(sequence.ids) + count) // PAGE) - len(follower.table) > self.pool.available:
-                return []
             unread = sequence.ids[follower.cached :]
-            if len(unread) > CHUNK:
-                _forward(self._runner, sequence, follower, unread[:CHUNK])
-                return []
-            _forward(self._runner, sequence, follower, unread)
-            return _continued(self._runner, sequence, follower, count, likely, self._vocabulary)
+            _forward(self._runner, sequence, follower, unread[:CHUNK])
+            if len(unread) <= CHUNK:
+                for token in _continued(self._runner, sequence, follower, count, likely, self._vocabulary):
+                    guesses.append(token)
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            return []
+        return guesses
 
     def forget(self, sequence: Sequence) -> None:
         """Release the pages that follow a sequence; what they hold can be found again."""
@@ -115,18 +113,20 @@ class EarlyExit:
         self._runner = runner
 
     def guess(self, sequence: Sequence, count: int, likely: Likely) -> list[int]:
-        """Up to `count` ids; none where the sequence is not in the pages, or these are short."""
+        """Up to `count` ids; none where the sequence is not in the pages, few where these are short."""
         pending = sequence.ids[sequence.cached :]
         if len(pending) != 1:
             return []
         ahead = Sequence(sequence.pool, table=sequence.table, cached=sequence.cached)
+        guesses: list[int] = []
         try:
             _forward(self._runner, sequence, ahead, pending)
-            return _continued(self._runner, sequence, ahead, count, likely, None)
+            for token in _continued(self._runner, sequence, ahead, count, likely, None):
+                guesses.append(token)
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            return []
+        return guesses
 
     def forget(self, sequence: Sequence) -> None:
         """Nothing is held."""
@@ -145,17 +145,18 @@ def _forward(runner: Runner, sequence: Sequence, ahead: Sequence, ids: list[int]
 
 def _continued(
     runner: Runner, sequence: Sequence, ahead: Sequence, count: int, likely: Likely, vocabulary: int | None
-) -> list[int]:
-    """Ids from what is predicted after `ahead` on, until one would end the text."""
-    guesses: list[int] = []
-    while len(guesses) < count:
+) -> Iterator[int]:
+    """Up to `count` ids from what is predicted after `ahead` on, until one would end the text."""
+    position, last = len(sequence.ids), len(sequence.ids) + count - 1
+    while True:
         try:
-            token = likely(ahead.logits[:vocabulary], len(sequence.ids) + len(guesses))
+            token = likely(ahead.logits[:vocabulary], position)
         except NotFinite:
-            break
+            return
         if token is None:
-            break
-        guesses.append(token)
-        if len(guesses) < count:
-            _forward(runner, sequence, ahead, [token])
-    return guesses
+            return
+        yield token
+        if position == last:
+            return
+        position += 1
+        _forward(runner, sequence, ahead, [token])

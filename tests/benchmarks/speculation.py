@@ -56,7 +56,7 @@ def write(folder: Path, **changes: object) -> Path:
 
 
 async def rate(
-    backend: LocalBackend, prompt: list[int], tokens: int, samples: int
+    backend: LocalBackend, prompt: list[int], tokens: int, samples: int, guess: bool
 ) -> tuple[float, list[int], int, int]:
     """Tokens per second of decoding, the ids of one sample, and guesses taken and rejected of all."""
     root = await backend.prefill(prompt, Lease(0))
@@ -65,7 +65,9 @@ async def rate(
     for node in nodes:
         await backend.extend(node, "answer", Lease(1), sampler)
     began = time.perf_counter()
-    await asyncio.gather(*[backend.extend(node, "answer", Lease(tokens), sampler) for node in nodes])
+    await asyncio.gather(
+        *[backend.extend(node, "answer", Lease(tokens), sampler, guess=guess) for node in nodes]
+    )
     seconds = time.perf_counter() - began
     for node in (root, *nodes):
         await backend.cancel(node)
@@ -90,7 +92,6 @@ def main() -> None:
         spec = ModelSpec(model=str(model), threads=options.threads, context=1024, draft=small)
         backend = create(spec, machine.profile, replace(machine.settings, threads=options.threads))
     after = script(backend.shape.vocab)
-    guessing = backend.speculation
     print(f"{backend.kernel_class}, {options.threads} threads, {options.samples} at once")
     for name, first in (("repetitive", FIRST), ("random", FIRST + CYCLE)):
         prompt = [first]
@@ -99,10 +100,9 @@ def main() -> None:
         plain, guessed = [], []
         equal, accepted, rejected = True, 0, 0
         for run in range(options.runs + 1):
-            backend.speculation = None
-            before, expected, *_ = asyncio.run(rate(backend, prompt, options.tokens, options.samples))
-            backend.speculation = guessing
-            found, ids, taken, lost = asyncio.run(rate(backend, prompt, options.tokens, options.samples))
+            work = (backend, prompt, options.tokens, options.samples)
+            before, expected, *_ = asyncio.run(rate(*work, guess=False))
+            found, ids, taken, lost = asyncio.run(rate(*work, guess=True))
             equal &= ids == expected
             if run:  # the first warms up
                 plain.append(before)

@@ -543,7 +543,7 @@ async def test_without_pages_a_draft_model_is_silent(
     pool.grow(taken, pool.pages - 2)
     guessed = await write(backend, Lease(NEW))
     assert guessed.ids == plain.ids
-    assert 0 < guessed.accepted < 2 * PAGE - len(PROMPT), "two pages hold no more"
+    assert 2 * PAGE - len(PROMPT) - 5 < guessed.accepted <= 2 * PAGE - len(PROMPT), "two pages hold no more"
     pool.release(taken)
     pool.check_integrity([])
 
