@@ -16,6 +16,7 @@ from engine.runtime.create import create
 from engine.runtime.local import LocalBackend
 from engine.runtime.pages import PagePool
 from engine.runtime.runner import Runner
+from engine.runtime.speculation import Speculation
 from profiles.detect import Settings, detect
 
 CPU = Settings(device="cpu", dtype="fp32", threads=1)
@@ -53,10 +54,10 @@ def load(checkpoint: Callable[[str], Path]) -> Iterator[Callable[[str], LocalBac
 
 @pytest.fixture
 def small(load: Callable[[str], LocalBackend]) -> Iterator[Callable[..., LocalBackend]]:
-    """A backend over the model of a loaded one, with so many pages of its own, and without speculation."""
+    """A backend over the model of a loaded one, with so many pages and a speculation of its own, if any."""
     made: list[LocalBackend] = []
 
-    def get(pages: int, family: str = "qwen3") -> LocalBackend:
+    def get(pages: int, family: str = "qwen3", speculation: Speculation | None = None) -> LocalBackend:
         loaded = load(family)
         shape, dtype = loaded.shape, loaded.runner.pool.dtype
         own = PagePool(shape.layers, shape.kv_heads, shape.head_dim, pages, dtype, loaded.info.device)
@@ -69,6 +70,7 @@ def small(load: Callable[[str], LocalBackend]) -> Iterator[Callable[..., LocalBa
                 defaults=loaded.defaults,
                 kernel_class=loaded.kernel_class,
                 runner=Runner(loaded.runner._forward, own),
+                speculation=speculation,
             )
         )
         return made[-1]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 from forwards import WAIT_S, live, spent
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from engine.backend import Account, Extension, Lease, Probe, Sampler
 from engine.runtime.local import LocalBackend
 from engine.runtime.pages import PAGE
 from engine.runtime.sequence import Sequence
+from engine.runtime.speculation import Speculation
 
 GREEDY = Sampler(temperature=0, top_p=1, top_k=0, seed=0)
 PAGES = 7
@@ -31,6 +33,23 @@ WHICH = st.integers(0, 11)
 """The one at this place, counted round: how many there are depends on what memory allowed."""
 
 Predicted = Callable[[str, list[int]], np.ndarray]
+
+
+class Memory(Speculation):
+    """Guesses that a text goes on as it did before, all but the fifth id: some are right, some are not."""
+
+    told: ClassVar[dict[tuple[int, ...], int]] = {}
+
+    def propose(self, sequence: Sequence, most: int, likely: object) -> list[int]:
+        known, guess = tuple(sequence.ids[-4:]), list[int]()
+        while len(guess) < most and known in self.told:
+            guess.append(self.told[known] if len(guess) != 4 else 7)
+            known = (*known[1:], guess[-1])
+        return guess
+
+    def verified(self, sequence: Sequence, forward: object) -> None:
+        for at in range(max(4, len(sequence.ids) - 16), len(sequence.ids)):
+            self.told[tuple(sequence.ids[at - 4 : at])] = sequence.ids[at]
 
 
 @dataclass(eq=False)
@@ -122,12 +141,17 @@ class Primitives(RuleBasedStateMachine):
             else:
                 self.nodes.append(Told(task.result(), dict(enumerate(ids))))
 
-    @rule(which=WHICH, count=st.integers(0, 40), wait=st.booleans())
+    @rule(which=WHICH, count=st.sampled_from([30, 70, 9, 1, 0]), wait=st.booleans())
     def extend(self, which: int, count: int, wait: bool) -> None:
         if told := self.pick(which, free=True):
             told.lease = Lease(count)
             known = list(told.node.ids)
             told.task = self.start(self._extend(told, known, count), wait)
+
+    @rule(count=st.sampled_from([12, 40]))
+    def extend_all(self, count: int) -> None:
+        for which in range(len(self.nodes)):
+            self.extend(which, count, wait=False)
 
     async def _extend(self, told: Told, known: list[int], count: int) -> None:
         extension: Extension = await self.backend.extend(told.node, "answer", told.lease, GREEDY)
@@ -269,13 +293,16 @@ class Primitives(RuleBasedStateMachine):
             assert spent(self.accounts) == self.backend.runner.forwarded_tokens
 
 
-def test_any_order(small: Callable[[int], LocalBackend], predicted: Predicted) -> None:
-    Primitives.make = staticmethod(lambda: small(PAGES))  # type: ignore[assignment]
+@pytest.mark.parametrize("speculation", [lambda: None, Memory], ids=["plain", "guessing"])
+def test_any_order(
+    small: Callable[..., LocalBackend], predicted: Predicted, speculation: Callable[[], Speculation | None]
+) -> None:
+    Primitives.make = staticmethod(lambda: small(PAGES, speculation=speculation()))  # type: ignore[assignment]
     Primitives.predicted = staticmethod(predicted)  # type: ignore[assignment]
     run_state_machine_as_test(
         Primitives,
         settings=settings(
-            max_examples=20,
+            max_examples=12,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -13,9 +13,13 @@ from forwards import WAIT_S, Forwards, Hold, held, listen, spent, submitted, unt
 from random_checkpoint import prompt
 
 from engine.backend import Extension, Lease, Node, Sampler
+from engine.runtime import primitives
 from engine.runtime.local import LocalBackend
 from engine.runtime.pages import PAGE, PagePool
+from engine.runtime.primitives import Rules, Sampling
+from engine.runtime.scheduler import Work
 from engine.runtime.sequence import Sequence
+from engine.runtime.watch import Watcher
 
 GREEDY = Sampler(temperature=0, top_p=1, top_k=0, seed=0)
 WARM = Sampler(temperature=1, top_p=1, top_k=0, seed=5)
@@ -282,6 +286,32 @@ async def test_a_probe_is_discarded_before_anybody_waits(small: Small, told: Tol
     assert node.account.degradations == ["a probe was discarded"]
     assert {entry.kind for entry in node.account.forwarded} == {"prefilled", "probe", "answer"}
     await backend.cancel(node)
+    backend.runner.pool.check_integrity([])
+
+
+async def test_a_probe_leaves_the_forward_that_it_was_to_be_in(
+    small: Small, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began before the answer that needs its page, and so was given its place first."""
+    backend = small(3)
+    node = await backend.prefill(prompt(10, seed=19), Lease(0))
+    assert isinstance(node, Sequence)
+    [fork] = await backend._forks(lambda: [node.branch()])
+    ids = prompt(PAGE - 1, seed=20)
+    answering = await backend.prefill(ids, Lease(0))
+    heard = listen(backend, monkeypatch)
+    watcher = Watcher()
+    sampling = Sampling("thinking", Lease(30), GREEDY, Rules(), lambda _: None, watcher)
+    async with held(backend):
+        work = Work(primitives.probe(fork, [9], sampling, backend.info.context, watcher), fork, lambda: False)
+        probing = asyncio.wrap_future(backend._scheduler.submit(work))
+        answer = asyncio.create_task(backend.extend(answering, "answer", Lease(9), GREEDY))
+    assert await probing is None
+    assert (await answer).ids == await told(ids, 9)
+    assert heard.together(fork, answering) >= 1 and not heard.broken
+    assert (node.account.degradations, answering.account.degradations) == (["a probe was discarded"], [])
+    for each in (node, answering):
+        await backend.cancel(each)
     backend.runner.pool.check_integrity([])
 
 
