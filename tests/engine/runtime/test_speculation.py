@@ -591,16 +591,15 @@ class Timed:
             at += right + 1
             tokens = 1 + len(guess)
             total = tokens + self._others
-            entry = Forwarded(
-                "extend", "answer", "answer", tokens, 0, tokens, self._seconds(total), tokens / total
-            )
+            seconds = self._seconds(total) * (1 + len(self.sequence.ids) * 1e-6)  # no two are quite alike
+            entry = Forwarded("extend", "answer", "answer", tokens, 0, tokens, seconds, tokens / total)
             self.speculation.verified(self.sequence, entry)
             proposed.append(len(guess))
         return proposed
 
 
 def flat(tokens: int) -> float:
-    return 1.0 + tokens * 0.05
+    return 1.0 + (tokens - 1) * 0.05
 
 
 def steep(tokens: int) -> float:
