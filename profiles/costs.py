@@ -26,6 +26,7 @@ __all__ = [
     "prefill_flops",
     "roofline_seconds",
     "shape_from_config",
+    "state_bytes",
     "weight_read_bytes",
 ]
 
@@ -71,16 +72,21 @@ def prefill_flops(
 ) -> Flops:
     """FLOPs of forwarding `new` tokens on top of `cached` ones, with `logits_rows` rows through the head.
 
-    What a cache of C tokens saved is `prefill_flops(shape, C, logits_rows=0)`. `dense` counts each query
-    against each key present, masked or not: the way FlopCounterMode sees an eager forward pass.
+    What a cache of C tokens saved is `prefill_flops(shape, C, logits_rows=0)`, but that of latent attention,
+    which expands what it has cached again at each forward. `dense` counts each query against each key
+    present, masked or not, and convolutions with the outputs that are not used: the way FlopCounterMode sees
+    an eager forward pass.
     """
     pairs = sum(
         count * (_dense_pairs if dense else _causal_pairs)(new, cached, window)
         for window, count in shape.window_counts
     )
+    linear = 2 * new * active_linear_weights(shape) + 2 * cached * _expanding_weights(shape)
+    if dense:
+        linear += 2 * (_conv_outputs(shape, new, cached) - new) * _conv_weights(shape)
     return Flops(
-        linear=2 * new * active_linear_weights(shape),
-        attention=4 * shape.query_heads * shape.head_dim * pairs,
+        linear=linear,
+        attention=2 * shape.query_heads * (shape.head_dim + _value_dim(shape)) * pairs,
         lm_head=2 * logits_rows * shape.vocab * shape.hidden,
     )
 
@@ -95,7 +101,7 @@ def prefill_bytes(shape: ModelShape, new: int, cached: int = 0, *, logits_rows: 
     return Bytes(
         weights=weight_read_bytes(shape, new, logits_rows=logits_rows),
         kv_read=_kv_read_bytes(shape, cached),
-        kv_write=round(new * kv_bytes_per_token(shape)),
+        kv_write=round(new * kv_bytes_per_token(shape)) + state_bytes(shape),
     )
 
 
@@ -104,13 +110,18 @@ def decode_bytes(shape: ModelShape, *contexts: int) -> Bytes:
     return Bytes(
         weights=weight_read_bytes(shape, len(contexts)),
         kv_read=sum(_kv_read_bytes(shape, context - 1) for context in contexts),
-        kv_write=round(len(contexts) * kv_bytes_per_token(shape)),
+        kv_write=round(len(contexts) * kv_bytes_per_token(shape)) + len(contexts) * state_bytes(shape),
     )
 
 
 def kv_bytes_per_token(shape: ModelShape) -> float:
     """Bytes that one token adds to the cache over all layers (whole unless the cache is quantized)."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_dim * shape.kv_bytes
+    return len(shape.windows) * _cached_width(shape) * shape.kv_bytes
+
+
+def state_bytes(shape: ModelShape) -> int:
+    """Bytes that a sequence keeps besides, however long it is: what convolutions last saw."""
+    return round(len(shape.conv_layers) * shape.conv_kernel * shape.hidden * shape.kv_bytes)
 
 
 def weight_read_bytes(shape: ModelShape, tokens: int = 1, *, logits_rows: int = 1) -> int:
@@ -163,15 +174,61 @@ def roofline_seconds(flops: int, bytes_moved: int, profile: Profile, dtype: str)
 def _linear_weights(shape: ModelShape, experts: float) -> float:
     """Weights of all layers' linears with `experts` routed experts counted per MoE layer."""
     matrices = 3 if shape.gated else 2
-    attention = 2 * shape.hidden * shape.head_dim * (shape.query_heads + shape.kv_heads)
     moe = matrices * shape.hidden * (experts * shape.expert_width + shape.shared_expert_width)
     router = shape.hidden * (shape.experts + shape.shared_expert_gate)
     dense_layers = shape.layers - len(shape.moe_layers)
     return (
-        shape.layers * attention
+        len(shape.windows) * _attention_weights(shape)
+        + len(shape.conv_layers) * 4 * shape.hidden**2
+        + _conv_weights(shape)
         + dense_layers * matrices * shape.hidden * shape.mlp_width
         + len(shape.moe_layers) * (moe + router)
     )
+
+
+def _attention_weights(shape: ModelShape) -> int:
+    """Weights of the projections of one layer with attention."""
+    queries, values = shape.query_heads * shape.head_dim, shape.query_heads * _value_dim(shape)
+    latent = shape.latent
+    if latent is None:
+        keys = shape.kv_heads * (shape.head_dim + _value_dim(shape))
+        return shape.hidden * (queries + keys + values)
+    rank = latent.query_rank
+    asking = rank * (shape.hidden + queries) if rank else shape.hidden * queries
+    compressing = shape.hidden * (latent.kv_rank + latent.rope_dim)
+    return asking + compressing + _expanding_weights(shape) // len(shape.windows) + values * shape.hidden
+
+
+def _expanding_weights(shape: ModelShape) -> int:
+    """Weights of all layers by which each cached token is multiplied anew: latents to keys and values."""
+    latent = shape.latent
+    if latent is None:
+        return 0
+    expanded = shape.head_dim - latent.rope_dim + _value_dim(shape)
+    return len(shape.windows) * latent.kv_rank * shape.query_heads * expanded
+
+
+def _value_dim(shape: ModelShape) -> int:
+    return shape.value_dim or shape.head_dim
+
+
+def _cached_width(shape: ModelShape) -> int:
+    """Elements that a token caches in one layer with attention."""
+    if shape.latent is not None:
+        return shape.latent.kv_rank + shape.latent.rope_dim
+    return shape.kv_heads * (shape.head_dim + _value_dim(shape))
+
+
+def _conv_weights(shape: ModelShape) -> int:
+    """Weights of all convolutions, one per channel and tap: each is used once per token."""
+    return len(shape.conv_layers) * shape.hidden * shape.conv_kernel
+
+
+def _conv_outputs(shape: ModelShape, new: int, cached: int) -> int:
+    """Outputs that transformers' convolutions compute for `new` tokens, those of padding included."""
+    if not cached:
+        return max(new, shape.conv_kernel) + shape.conv_kernel - 1
+    return 2 if new == 1 else new + 2 * shape.conv_kernel - 1
 
 
 def _causal_pairs(new: int, cached: int, window: int | None) -> int:
@@ -191,4 +248,4 @@ def _kv_read_bytes(shape: ModelShape, cached: int) -> int:
         count * (cached if window is None else min(cached, window - 1))
         for window, count in shape.window_counts
     )
-    return round(2 * shape.kv_heads * shape.head_dim * shape.kv_bytes * tokens)
+    return round(_cached_width(shape) * shape.kv_bytes * tokens) + (state_bytes(shape) if cached else 0)

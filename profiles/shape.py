@@ -17,14 +17,29 @@ class UnsupportedModel(ValueError):
 
 
 @dataclass(frozen=True)
+class Latent:
+    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): keys and values come out of one vector.
+
+    A token caches that vector, of `kv_rank` elements, and a rotary key of `rope_dim` for all heads. Each
+    forward expands all that is cached. `query_rank` is 0 where queries are projected at once.
+    """
+
+    kv_rank: int
+    query_rank: int
+    rope_dim: int
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """A decoder-only transformer as the cost formulae see it. Widths and counts are in elements.
 
-    `windows` has one entry per layer: the sliding window in tokens, the current token included, or
-    None for full attention. `moe_layers` are the indices of the layers with experts; the others have an
-    MLP of `mlp_width`. `weight_bytes` and `head_bytes` are bytes per weight of the layers' linears and of
-    the output head, scales and zero-points included; `kv_bytes` is bytes per cached element, scales
-    included.
+    `head_dim` is that of queries and keys, `value_dim` that of values where it is another. `windows` has one
+    entry per layer with attention: the sliding window in tokens, the current token included, or None for
+    full attention. `conv_layers` are the indices of those that have a gated convolution over the last
+    `conv_kernel` tokens instead (LFM2, arXiv:2511.23404). `moe_layers` are the indices of the layers with
+    experts; the others have an MLP of `mlp_width`. `weight_bytes` and `head_bytes` are bytes per weight of
+    the layers' linears and of the output head, scales and zero-points included; `kv_bytes` is bytes per
+    cached element, scales included.
     """
 
     layers: int
@@ -36,6 +51,10 @@ class ModelShape:
     vocab: int
     tied: bool
     windows: tuple[int | None, ...]
+    value_dim: int | None = None
+    latent: Latent | None = None
+    conv_layers: tuple[int, ...] = ()
+    conv_kernel: int = 0
     gated: bool = True  # three MLP matrices (gate, up, down) rather than two
     moe_layers: tuple[int, ...] = ()
     experts: int = 0
@@ -48,11 +67,16 @@ class ModelShape:
     kv_bytes: float = 2
 
     def __post_init__(self) -> None:
-        if len(self.windows) != self.layers:
-            raise UnsupportedModel(f"the model has {self.layers} layers but {len(self.windows)} layer types")
+        types = len(self.windows) + len(self.conv_layers)
+        if types != self.layers:
+            raise UnsupportedModel(f"the model has {self.layers} layers but {types} layer types")
         if self.query_heads % self.kv_heads:
             raise UnsupportedModel(
                 f"{self.query_heads} query heads cannot share {self.kv_heads} key-value heads evenly"
+            )
+        if self.latent and self.query_heads != self.kv_heads:
+            raise UnsupportedModel(
+                f"latents are expanded for each of {self.query_heads} query heads, not for {self.kv_heads}"
             )
         if self.experts_per_token > self.experts:
             raise UnsupportedModel(f"{self.experts_per_token} experts per token of only {self.experts}")
@@ -76,6 +100,8 @@ class _Family:
     gated: bool = True
     slides: Literal["none", "all", "late", "listed"] | int = "none"
     shared_expert_gate: bool = False
+    latent: bool = False
+    convolves: bool = False
     defaults: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -86,6 +112,16 @@ _FAMILIES: dict[str, _Family] = {
     "cohere": _Family(defaults={**_UNGROUPED, "tie_word_embeddings": True}),
     "cohere2": _Family(
         slides=4, defaults={**_UNGROUPED, "tie_word_embeddings": True, "sliding_window": 4096}
+    ),
+    "deepseek_v2": _Family(latent=True, defaults={**_UNGROUPED, "q_lora_rank": 1536, "n_shared_experts": 2}),
+    "deepseek_v3": _Family(
+        latent=True,
+        defaults={
+            "num_key_value_heads": 128,
+            "q_lora_rank": 1536,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 3,
+        },
     ),
     "ernie4_5": _Family(defaults={"head_dim": 128, "tie_word_embeddings": True}),
     "exaone4": _Family(slides=4, defaults={"sliding_window": 4096}),
@@ -111,6 +147,17 @@ _FAMILIES: dict[str, _Family] = {
     "gpt_oss": _Family(slides=2, defaults={"head_dim": 64, "sliding_window": 128}),
     "granite": _Family(defaults=_UNGROUPED),
     "granitemoe": _Family(defaults=_UNGROUPED),
+    "lfm2": _Family(
+        convolves=True,
+        defaults={
+            "num_key_value_heads": 8,
+            "tie_word_embeddings": True,
+            "conv_L_cache": 3,
+            "block_multiple_of": 256,
+            "block_ffn_dim_multiplier": 1.0,
+            "block_auto_adjust_ff_dim": True,
+        },
+    ),
     "llama": _Family(defaults=_UNGROUPED),
     "mistral": _Family(slides="all", defaults={"sliding_window": 4096}),
     "mixtral": _Family(slides="all"),
@@ -131,13 +178,17 @@ _FAMILIES: dict[str, _Family] = {
     "starcoder2": _Family(slides="all", gated=False, defaults={"tie_word_embeddings": True}),
 }
 
-_ALIASES = {
-    "hidden_size": "n_embd",
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
-    "intermediate_size": "n_inner",
-    "num_experts": "num_local_experts",
-}
+_ALIASES = (
+    ("hidden_size", "n_embd"),
+    ("num_hidden_layers", "n_layer"),
+    ("num_attention_heads", "n_head"),
+    ("intermediate_size", "n_inner"),
+    ("intermediate_size", "block_ff_dim"),
+    ("num_experts", "num_local_experts"),
+    ("num_experts", "n_routed_experts"),
+    ("tie_word_embeddings", "tie_embedding"),
+)
+"""Settings that some families call otherwise."""
 
 
 def supported_families() -> tuple[str, ...]:
@@ -166,25 +217,41 @@ def shape_from_config(
     hidden, heads = _count(values, "hidden_size"), _count(values, "num_attention_heads")
     if "num_key_value_heads" not in values:
         raise UnsupportedModel("the config has no num_key_value_heads")
+    conv_layers = _conv_layers(values, layers) if family.convolves else ()
     moe_layers = _moe_layers(values, layers)
     moe = bool(moe_layers)
     expert_width = _optional(values, "moe_intermediate_size") if moe else 0
+    shared_width = expert_width * _optional(values, "n_shared_experts")
+    latent, head_dim = None, _head_dim(values, hidden, heads)
+    if family.latent:
+        latent = Latent(
+            kv_rank=_count(values, "kv_lora_rank"),
+            query_rank=_optional(values, "q_lora_rank"),
+            rope_dim=_count(values, "qk_rope_head_dim"),
+        )
+        head_dim = latent.rope_dim + _count(values, "qk_nope_head_dim")
     return ModelShape(
         layers=layers,
         hidden=hidden,
         query_heads=heads,
         kv_heads=_optional(values, "num_key_value_heads") or heads,
-        head_dim=_head_dim(values, hidden, heads),
+        head_dim=head_dim,
+        value_dim=_count(values, "v_head_dim") if latent else None,
+        latent=latent,
+        conv_layers=conv_layers,
+        conv_kernel=_count(values, "conv_L_cache") if conv_layers else 0,
         mlp_width=0 if len(moe_layers) == layers else _mlp_width(values, hidden),
         vocab=_count(values, "vocab_size"),
         tied=bool(values.get("tie_word_embeddings")),
-        windows=_windows(values, family, layers),
+        windows=_windows(values, family, layers - len(conv_layers)),
         gated=family.gated,
         moe_layers=moe_layers,
         experts=_count(values, "num_experts") if moe else 0,
         experts_per_token=_count(values, "num_experts_per_tok") if moe else 0,
         expert_width=expert_width or (_mlp_width(values, hidden) if moe else 0),
-        shared_expert_width=_optional(values, "shared_expert_intermediate_size") if moe else 0,
+        shared_expert_width=_optional(values, "shared_expert_intermediate_size") or shared_width
+        if moe
+        else 0,
         shared_expert_gate=moe and family.shared_expert_gate,
         weight_bytes=weight_bytes,
         head_bytes=head_bytes,
@@ -203,8 +270,8 @@ def _text_values(config: Mapping[str, object]) -> tuple[dict[str, object], _Fami
     values = {**family.defaults, **inner}
     if inner is not config and "tie_word_embeddings" in config:
         values["tie_word_embeddings"] = config["tie_word_embeddings"]  # the outer model owns the head
-    for name, alias in _ALIASES.items():
-        if name not in values and alias in values:
+    for name, alias in _ALIASES:
+        if name not in inner and alias in values:
             values[name] = values[alias]
     return values, family
 
@@ -238,7 +305,12 @@ def _head_dim(values: Mapping[str, object], hidden: int, heads: int) -> int:
 def _mlp_width(values: Mapping[str, object], hidden: int) -> int:
     if "n_inner" in values and values.get("intermediate_size") is None:
         return 4 * hidden  # GPT-2's meaning of null
-    return _count(values, "intermediate_size")
+    width = _count(values, "intermediate_size")
+    if values.get("block_auto_adjust_ff_dim"):  # LFM2: two thirds, as a gated MLP has three matrices
+        multiplier, multiple = values.get("block_ffn_dim_multiplier"), _count(values, "block_multiple_of")
+        factor = multiplier if isinstance(multiplier, int | float) else 1
+        width = -(-int(factor * int(2 * width / 3)) // multiple) * multiple
+    return width
 
 
 def _moe_layers(values: Mapping[str, object], layers: int) -> tuple[int, ...]:
@@ -247,13 +319,23 @@ def _moe_layers(values: Mapping[str, object], layers: int) -> tuple[int, ...]:
     step = _optional(values, "decoder_sparse_step") or 1
     dense = values.get("mlp_only_layers")
     skipped = dense if isinstance(dense, list | tuple) else ()
-    return tuple(i for i in range(layers) if i not in skipped and (i + 1) % step == 0)
+    first = _optional(values, "first_k_dense_replace")
+    return tuple(i for i in range(first, layers) if i not in skipped and (i + 1) % step == 0)
+
+
+def _conv_layers(values: Mapping[str, object], layers: int) -> tuple[int, ...]:
+    types, attending = values.get("layer_types"), values.get("full_attn_idxs")
+    if isinstance(types, list | tuple):
+        return tuple(i for i, kind in enumerate(types) if kind == "conv")
+    attends = attending if isinstance(attending, list | tuple) else range(layers)
+    return tuple(i for i in range(layers) if i not in attends)
 
 
 def _windows(values: Mapping[str, object], family: _Family, layers: int) -> tuple[int | None, ...]:
     window = _optional(values, "sliding_window") if values.get("use_sliding_window", True) else 0
     types = values.get("layer_types")
     if isinstance(types, list | tuple):
+        types = [kind for kind in types if not (family.convolves and kind == "conv")]
         if not all(kind in ("sliding_attention", "full_attention") for kind in types):
             raise UnsupportedModel(f"the config's layer_types are not plain attention: {repr(types)[:60]}")
         slides = [kind == "sliding_attention" for kind in types]

@@ -22,6 +22,8 @@ Progress = Callable[[str, int | None, int | None], None]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PAGED_LAYERS = {"full_attention", "sliding_attention"}
+STOCK_CACHE_FAMILIES = ("deepseek_v2", "deepseek_v3", "lfm2")
+"""Families that cannot page and were found to run rightly on transformers' own cache."""
 _NOT_PAGED = "use a decoder-only model with ordinary attention, such as Llama, Qwen3, Mistral or Gemma"
 
 
@@ -35,6 +37,8 @@ class Checkpoint:
     model_class: Any
     shape: ModelShape
     weights: Weights
+    paged: bool
+    """Its keys and values can lie in pages; else it runs on transformers' own cache."""
 
 
 def inspect(folder: Path) -> Checkpoint:
@@ -42,12 +46,12 @@ def inspect(folder: Path) -> Checkpoint:
     raw = read_json(folder / "config.json")
     _refuse_quantized(folder, raw)
     config, model_class = _resolve(folder, raw)
-    _refuse_unpaged(folder, raw, config, model_class)
+    paged = _can_page(folder, raw, config, model_class)
     try:
         shape = shape_from_config(config.to_dict())
     except UnsupportedModel as error:
         raise ModelError(f"{folder / 'config.json'}: {error}", _NOT_PAGED) from error
-    return Checkpoint(folder, config, model_class, shape, check_weights(folder))
+    return Checkpoint(folder, config, model_class, shape, check_weights(folder), paged)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -101,8 +105,8 @@ def _resolve(folder: Path, raw: dict[str, Any]) -> tuple[Any, Any]:
     return config, model_class[0] if isinstance(model_class, tuple) else model_class
 
 
-def _refuse_unpaged(folder: Path, raw: dict[str, Any], config: Any, model_class: Any) -> None:
-    """Refuse what cannot run on pages of keys and values."""
+def _can_page(folder: Path, raw: dict[str, Any], config: Any, model_class: Any) -> bool:
+    """Whether a model can run on pages of keys and values. Raises ModelError where it cannot run at all."""
     layers = set(getattr(config, "layer_types", None) or ())
     cause = None
     if config.is_encoder_decoder:
@@ -117,10 +121,11 @@ def _refuse_unpaged(folder: Path, raw: dict[str, Any], config: Any, model_class:
         cause = f"a model with {sorted(layers - _PAGED_LAYERS)[0]} layers"
     elif not getattr(model_class, "_supports_attention_backend", False):
         cause = "a model whose attention cannot be replaced"
-    if cause:
+    if cause and (raw["model_type"] not in STOCK_CACHE_FAMILIES or config.is_encoder_decoder):
         raise ModelError(
             f"{folder / 'config.json'}: {raw['model_type']} is {cause}, not supported", _NOT_PAGED
         )
+    return cause is None
 
 
 def load_model(checkpoint: Checkpoint, dtype: str, device: str, attention: str, progress: Progress) -> Any:

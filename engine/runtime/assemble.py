@@ -15,9 +15,10 @@ from engine.nn.linear import can_pack
 from engine.runtime.agreement import fastest_forward
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE, PagePool
-from engine.runtime.runner import Forward, StockForward
+from engine.runtime.runner import AnyRunner, Forward, Runner, StockForward
 from engine.runtime.storage import StorageKind
-from profiles.costs import kv_bytes_per_token
+from engine.runtime.unpaged import CachePool, CacheRunner
+from profiles.costs import kv_bytes_per_token, state_bytes
 from profiles.shape import ModelShape
 
 CONTEXTS = 4
@@ -25,57 +26,87 @@ CONTEXTS = 4
 KV_SHARE = 0.25
 """The part of the free memory that keys and values may take."""
 
+STOCK_ATTENTION = "sdpa"
+"""transformers' own, where the model does not run over pages."""
+
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _STORED = {"F32": "fp32", "F64": "fp32"}
 
 
 @dataclass(frozen=True)
+class Paged:
+    """What a model over pages runs by."""
+
+    forward: Forward
+    pool: PagePool
+    packed: bool
+
+
+@dataclass(frozen=True)
 class Assembled:
-    """A model in memory with its pages; `shape` has the bytes per weight that it was loaded with."""
+    """A model in memory, ready to run; `shape` has the bytes per weight that it was loaded with."""
 
     shape: ModelShape
     context: int
-    pool: PagePool
-    forward: Forward
-    packed: bool
+    runner: AnyRunner
+    paged: Paged | None
+    """None where it runs on transformers' own cache."""
     parameters: int
     weight_bytes: int
     capability: str
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """By which path it computes, as the kernel class names it."""
+        if self.paged is None:
+            return ("stock-cache",)
+        path = "stock" if isinstance(self.paged.forward, StockForward) else "fused"
+        return (path, "packed") if self.paged.packed else (path,)
 
 
 def assemble(
     checkpoint: Checkpoint,
     dtype: str,
     device: str,
-    threads: int,
     pack: bool,
+    exact: bool,
     kind: StorageKind,
     context_of: Callable[[ModelShape], int],
     on_progress: Progress,
 ) -> Assembled:
     """Load the model; blocking. `context_of` says how many tokens a model of this shape gets.
 
-    Weights are packed where they can be and `pack` says so; `kind` keeps keys and values. Raises ModelError.
+    Over pages, weights are packed where they can be and `pack` says so, `kind` keeps keys and values, and
+    `exact` is as for `Runner`. Raises ModelError.
     """
     attention.register()
-    model = load_model(checkpoint, dtype, device, attention.NAME, on_progress)
+    model = load_model(
+        checkpoint, dtype, device, attention.NAME if checkpoint.paged else STOCK_ATTENTION, on_progress
+    )
     size, head_dim = _BYTES[dtype], checkpoint.shape.head_dim
     kv_bytes = kind.vector_bytes(head_dim, model.dtype) / head_dim
     shape = replace(checkpoint.shape, weight_bytes=size, head_bytes=size, kv_bytes=kv_bytes)
     context = context_of(shape)
     pages = max(-(-context // PAGE), min(CONTEXTS * -(-context // PAGE), affordable(shape, device) // PAGE))
     capability = torch.backends.cpu.get_cpu_capability().lower() if device == "cpu" else "cuda"
-    pool = PagePool(shape.layers, shape.kv_heads, head_dim, pages, model.dtype, device, kind)
-    # compared over keys and values as computed: rounding them would be a difference of its own
-    plain = PagePool(shape.layers, shape.kv_heads, head_dim, 1, model.dtype, device)
+    paged: Paged | None
+    runner: AnyRunner
     parameters = [(parameter.numel(), parameter.nbytes) for parameter in model.parameters()]
-    packed = can_pack(model.dtype, device) and pack
+    if checkpoint.paged:
+        pool = PagePool(shape.layers, shape.kv_heads, head_dim, pages, model.dtype, device, kind)
+        # compared over keys and values as computed: rounding them would be a difference of its own
+        plain = PagePool(shape.layers, shape.kv_heads, head_dim, 1, model.dtype, device)
+        packed = can_pack(model.dtype, device) and pack
+        forward = fastest_forward(model, StockForward(model), plain, context, packed)
+        paged, runner = Paged(forward, pool, packed), Runner(forward, pool, exact)
+    else:
+        caches = CachePool(pages, PAGE * kv_bytes_per_token(shape), state_bytes(shape))
+        paged, runner = None, CacheRunner(model, caches)
     return Assembled(
         shape=shape,
         context=context,
-        pool=pool,
-        forward=fastest_forward(model, StockForward(model), plain, context, packed),
-        packed=packed,
+        runner=runner,
+        paged=paged,
         parameters=sum(elements for elements, _ in parameters),
         weight_bytes=sum(size for _, size in parameters),
         capability=capability,

@@ -15,12 +15,11 @@ from engine.load.tokenizer import HubTokenizer
 from engine.page_files import PageFolder
 from engine.protocol import ModelInfo, ModelSpec
 from engine.runtime.assemble import affordable, assemble, fitting_dtype, longest_context
-from engine.runtime.create_draft import inspect_draft, speculation
+from engine.runtime.create_draft import OFF, inspect_draft, speculation
 from engine.runtime.fingerprint import fingerprint
 from engine.runtime.local import LocalBackend
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE
-from engine.runtime.runner import Runner, StockForward
 from engine.runtime.storage import KINDS
 from engine.runtime.store import open_store
 from profiles.catalogue import Profile
@@ -64,27 +63,27 @@ def create(
             "tokenizer and weights are of different models; download the model again",
         )
     think_steps, thinking_format = _own_settings(folder)
+    _refuse_for_stock_cache(spec, checkpoint)
     draft = inspect_draft(spec, checkpoint, tokenizer)
     loaded = assemble(
         checkpoint,
         dtype,
         device,
-        threads,
         not small or spec.deterministic,
+        spec.deterministic,
         KINDS[spec.kv],
         lambda shape: _context(spec, checkpoint, affordable(shape, device), kv_bytes_per_token(shape)),
         on_progress,
     )
     context = loaded.context
     # experts' products are transformers' own, whose bits depend on how many tokens they are given
-    exact = spec.deterministic and loaded.packed and not loaded.shape.experts
+    exact = spec.deterministic and "packed" in loaded.path and not loaded.shape.experts
     kv_dtype = dtype if spec.kv == "model" else spec.kv
     arithmetic = [
         loaded.capability,
         dtype,
         *([f"kv-{kv_dtype}"] if kv_dtype != dtype else []),
-        "stock" if isinstance(loaded.forward, StockForward) else "fused",
-        *(["packed"] if loaded.packed else []),
+        *loaded.path,
         *(["exact"] if exact else []),
         f"{threads}t",
     ]
@@ -112,10 +111,28 @@ def create(
         tokenizer=tokenizer,
         defaults=_defaults(folder),
         kernel_class=kernel_class,
-        runner=Runner(loaded.forward, loaded.pool, exact=spec.deterministic),
-        speculation=speculation(spec, draft, loaded, settings.dtype, device, threads, on_progress),
-        store=open_store(prompts, fingerprint(checkpoint, kernel_class), loaded.pool) if prompts else None,
+        runner=loaded.runner,
+        speculation=speculation(spec, draft, loaded, settings.dtype, device, on_progress),
+        store=(
+            open_store(prompts, fingerprint(checkpoint, kernel_class), loaded.paged.pool)
+            if prompts and loaded.paged
+            else None
+        ),
     )
+
+
+def _refuse_for_stock_cache(spec: ModelSpec, checkpoint: Checkpoint) -> None:
+    """What only pages make possible cannot be asked of a model without. Raises ModelError."""
+    wanted = {
+        "int8 keys and values": spec.kv != "model",
+        "drafts": spec.draft not in (None, OFF),
+    }
+    for what, asked in wanted.items():
+        if asked and not checkpoint.paged:
+            raise ModelError(
+                f"{checkpoint.config.model_type} runs on transformers' own cache, without {what}",
+                "leave that option out, or use another model",
+            )
 
 
 def _device(name: str) -> str:

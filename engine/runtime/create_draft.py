@@ -52,7 +52,10 @@ def inspect_draft(spec: ModelSpec, checkpoint: Checkpoint, tokenizer: HubTokeniz
             f"the draft model {folder} has another vocabulary than {checkpoint.folder}",
             "use a smaller model of the same family",
         )
-    return Draft(shown_name(asked, folder), inspect(folder))
+    draft = inspect(folder)
+    if not draft.paged:
+        raise ModelError(f"the draft model {folder} cannot take back what it has read", "use another")
+    return Draft(shown_name(asked, folder), draft)
 
 
 def speculation(
@@ -61,37 +64,38 @@ def speculation(
     model: Assembled,
     preferred_dtype: str,
     device: str,
-    threads: int,
     on_progress: Progress,
 ) -> Speculation | None:
-    """Who guesses for the model, loaded; None where nobody may.
+    """Who guesses for the model, loaded; None where nobody may, or where nothing could be taken back.
 
     Raises ModelError, and DoesNotFit where memory is short.
     """
-    if spec.draft == OFF:
+    if spec.draft == OFF or model.paged is None:
         return None
     if draft is None:
         return Speculation()
     if isinstance(draft.by, int):
-        if not isinstance(model.forward, FusedDecoder):
+        if not isinstance(model.paged.forward, FusedDecoder):
             raise ModelError(
                 f"{draft.name}: this architecture cannot be left early", "use a draft model, or none"
             )
         shape = replace(model.shape, layers=draft.by, windows=model.shape.windows[: draft.by])
         info = DraftInfo(draft.name, shape)
-        return Speculation(EarlyExit(info, Runner(FirstLayers(model.forward, draft.by), model.pool)))
+        first = FirstLayers(model.paged.forward, draft.by)
+        return Speculation(EarlyExit(info, Runner(first, model.paged.pool)))
     longest = longest_context(draft.by.config)
     loaded = assemble(
         draft.by,
         fitting_dtype(draft.by, preferred_dtype, system_memory(device).free),
         device,
-        threads,
-        model.packed,
+        model.paged.packed,
+        False,
         KINDS[spec.kv],
         lambda shape: min(longest, model.context, max(PAGE, affordable(shape, device))),
         on_progress,
     )
     info = DraftInfo(draft.name, loaded.shape)
-    runner = Runner(loaded.forward, loaded.pool)
+    assert loaded.paged is not None  # else it was refused
+    runner = Runner(loaded.paged.forward, loaded.paged.pool)
     vocabulary = min(model.shape.vocab, loaded.shape.vocab)  # one may be padded further than the other
     return Speculation(DraftModel(info, runner, loaded.context, vocabulary, loaded.weight_bytes))

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine.backend import EVICTED
-from engine.runtime.pages import PAGE, PagePool
+from engine.runtime.pages import PAGE
+from engine.runtime.pool import Pool
 from engine.runtime.runner import Row
 from engine.runtime.sequence import Sequence
 
@@ -34,7 +35,7 @@ LARGE = 1024
 class Ladder:
     """Finds pages for the rows of a forward, and shrinks forwards that the allocator refuses."""
 
-    def __init__(self, pool: PagePool, stop: Callable[[Work], None]) -> None:
+    def __init__(self, pool: Pool, stop: Callable[[Work], None]) -> None:
         """`stop` ends a work for want of memory, at once and for good."""
         self._pool = pool
         self._stop = stop

@@ -32,8 +32,9 @@ from engine.runtime import sequence as sequences
 from engine.runtime.delivery import Job, TokenDelivery
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE
+from engine.runtime.pool import Pool
 from engine.runtime.primitives import Rules, Sampling
-from engine.runtime.runner import Runner
+from engine.runtime.runner import AnyRunner
 from engine.runtime.scheduler import Scheduler, Work
 from engine.runtime.speculation import Speculation
 from engine.runtime.store import PromptStore
@@ -56,7 +57,7 @@ class LocalBackend:
         tokenizer: Tokenizer,
         defaults: Sampler,
         kernel_class: str,
-        runner: Runner,
+        runner: AnyRunner,
         speculation: Speculation | None = None,
         store: PromptStore | None = None,
     ) -> None:
@@ -191,17 +192,17 @@ class LocalBackend:
             await self._call(lambda: self._release(cast(sequences.Sequence, node), forget))
 
     def memory(self) -> MemoryUse:
-        """Bytes in use now; of the pool, a CPU has committed the pages that were ever handed out."""
-        system, on_cpu = system_memory(self.info.device), self.info.device == "cpu"
-        pools, weights = [self.runner.pool], self.info.weight_bytes
+        """Bytes in use now."""
+        system, weights = system_memory(self.info.device), self.info.weight_bytes
+        pools: list[Pool] = [self.runner.pool]
         if self._drafter is not None:
             weights += self._drafter.weight_bytes
             pools += [self._drafter.pool] if self._drafter.pool is not None else []
         return MemoryUse(
             weights=weights,
-            kv_used=sum(pool.held * pool.page_bytes for pool in pools),
-            kv_allocated=sum((pool.touched if on_cpu else pool.pages) * pool.page_bytes for pool in pools),
-            kv_idle=sum(pool.idle * pool.page_bytes for pool in pools),
+            kv_used=sum(pool.used_bytes for pool in pools),
+            kv_allocated=sum(pool.allocated_bytes for pool in pools),
+            kv_idle=sum(pool.idle_bytes for pool in pools),
             process=system.process,
             process_peak=system.process_peak,
             free=system.free,
@@ -221,8 +222,8 @@ class LocalBackend:
         )
 
     def capacity(self, tokens: int) -> int:
-        """How many nodes of so many tokens the pages hold at once."""
-        return self.runner.pool.pages // -(-tokens // PAGE)
+        """How many nodes of so many tokens the pool holds at once."""
+        return self.runner.pool.capacity(tokens)
 
     async def measure_limits(self) -> Limits:
         """Measure memory and arithmetic, between two forwards; takes seconds."""
@@ -243,12 +244,12 @@ class LocalBackend:
 
     async def _restore(self, ids: Sequence[int], lease: Lease) -> int:
         """Bring back from disk what memory lacks of a prompt's beginning; how many tokens that was."""
-        store, pool, restored = self._store, self.runner.pool, 0
+        store, restored = self._store, 0
         while store is not None and not lease.cancelled:
             pages = await asyncio.to_thread(store.read, ids)
             if pages is None:
                 break
-            found = await self._call(partial(pool.restore, pages.ids, pages.pages))
+            found = await self._call(partial(store.restore, pages))
             if not found:  # others need the memory
                 break
             restored += found

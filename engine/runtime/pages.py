@@ -81,6 +81,22 @@ class PagePool:
         """Pages that were ever handed out: what a CPU has committed at most."""
         return len(self._used)
 
+    @property
+    def used_bytes(self) -> int:
+        return self.held * self.page_bytes
+
+    @property
+    def allocated_bytes(self) -> int:
+        """A CPU has committed at most the pages that were ever handed out."""
+        return (self.touched if self._memory.device.type == "cpu" else self.pages) * self.page_bytes
+
+    @property
+    def idle_bytes(self) -> int:
+        return self.idle * self.page_bytes
+
+    def capacity(self, tokens: int) -> int:
+        return self.pages // -(-tokens // PAGE)
+
     def match(self, ids: Sequence[int]) -> tuple[list[int], int]:
         """A table with the longest known beginning of `ids`, and how many tokens that is.
 
@@ -150,6 +166,10 @@ class PagePool:
             forked.append(self._take(forked))
             self._copy(table[full], forked[full])
         return forked
+
+    def shareable(self, tokens: int) -> int:
+        """Full pages are shared."""
+        return tokens - tokens % PAGE
 
     def publish(self, table: Sequence[int], ids: Sequence[int]) -> None:
         """Let the full pages of a table that goes on be found; `ids` are the tokens that its pages hold."""

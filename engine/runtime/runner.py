@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import torch
 from engine.nn.linear import pack_modules
 from engine.runtime import sequence as sequences
 from engine.runtime.pages import PagePool
+from engine.runtime.pool import Pool
 from engine.runtime.step import Segment, Step
 
 
@@ -74,11 +76,30 @@ class Row:
         return replace(self, ids=self.ids[: -self.drafts], logits=self.logits - self.drafts, drafts=0)
 
 
+class AnyRunner(Protocol):
+    """Runs forwards over the sequences of a pool, and counts what was put in, whatever the accounts say."""
+
+    rows: int
+    """Sequences that one forward takes at most."""
+    forwarded_tokens: int
+
+    @property
+    def pool(self) -> Pool: ...
+
+    def run(
+        self, rows: Sequence[Row], interrupted: Callable[[], bool] | None = None
+    ) -> list[torch.Tensor | None]:
+        """See `Runner.run`."""
+        ...
+
+
 class Runner:
     """Runs forwards over a pool; `forwarded_tokens` counts what was put in, whatever the accounts say.
 
     `exact` makes a token's bits independent of what is computed with it, see `Step`.
     """
+
+    rows = sys.maxsize
 
     def __init__(self, forward: Forward, pool: PagePool, exact: bool = False) -> None:
         self.pool = pool

@@ -21,7 +21,7 @@ import torch
 from engine.backend import Forwarded
 from engine.runtime.ladder import Ladder, out_of_memory
 from engine.runtime.primitives import DRAFTS, Stopped, Want
-from engine.runtime.runner import Row, Runner
+from engine.runtime.runner import AnyRunner, Row
 from engine.runtime.sequence import Sequence
 from engine.runtime.step import Interrupted
 
@@ -64,7 +64,7 @@ class Work:
 class Scheduler:
     """Owns the thread on which sequences change and the model runs."""
 
-    def __init__(self, runner: Runner, threads: int) -> None:
+    def __init__(self, runner: AnyRunner, threads: int) -> None:
         self.runner = runner
         self.idle_work: Callable[[], bool] = lambda: False
         """Done while there is nothing else to do, a little at a time, as long as it returns True."""
@@ -170,13 +170,16 @@ class Scheduler:
                 self._resume(work, Stopped("cancelled"))
 
     def _turn(self) -> None:
-        """One forward: choose the rows, make room for them, run them, hand out the logits."""
+        """Choose the rows, make room for them, and run them, as many at once as the runner takes."""
         rows = self._choose()
         considered = {work for work, _ in rows}
         chosen = self.ladder.fit(rows, self._works)
         self._works.sort(key=considered.__contains__)  # for whom there was no room comes first next time
-        if not chosen:
-            return
+        for begin in range(0, len(chosen), self.runner.rows):
+            self._pass(chosen[begin : begin + self.runner.rows])
+
+    def _pass(self, chosen: list[tuple[Work, Row]]) -> None:
+        """One forward: run the rows, hand out the logits."""
         began = time.perf_counter()
         logits = self._forward(chosen)
         if logits is None:

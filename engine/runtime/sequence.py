@@ -10,7 +10,8 @@ from typing import Any
 
 from engine.backend import Account, Kind
 from engine.protocol import Phase
-from engine.runtime.pages import PAGE, PagePool
+from engine.runtime.pages import PAGE
+from engine.runtime.pool import Pool
 
 
 @dataclass(eq=False)
@@ -20,7 +21,7 @@ class Sequence:
     While it is at rest at most one is not, the last sampled one, unless it was pre-empted.
     """
 
-    pool: PagePool
+    pool: Pool
     ids: list[int] = field(default_factory=list)
     account: Account = field(default_factory=Account)
     table: list[int] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Sequence:
     def fork(self) -> Sequence:
         """Another sequence that goes on from here, on a path and with an account of its own.
 
-        Where no page is free for the copy of the partial tail, the tail is left to be computed again.
+        Where there is no memory to copy what cannot be shared, that is left to be computed again.
         Raises ValueError where it was released.
         """
         if self.closed:
@@ -74,7 +75,7 @@ class Sequence:
         try:
             table = self.pool.fork(self.table, cached)
         except MemoryError:
-            cached -= cached % PAGE
+            cached = self.pool.shareable(cached)
             table = self.pool.fork(self.table, cached)
         return Sequence(
             self.pool,

@@ -116,6 +116,10 @@ class PromptStore:
         with self._counting:
             return dict(self._ignored)
 
+    def restore(self, found: Restored) -> int:
+        """Put pages back into memory; how many tokens more can be found now. None where others need it."""
+        return self._pool.restore(found.ids, found.pages)
+
     def offer(self, ids: Sequence[int]) -> None:
         """Have the full pages of a prompt kept, those that the pool can find now. Copies nothing yet."""
         prompt, now = np.asarray(ids, np.int32), time.time_ns()

@@ -101,6 +101,18 @@ TINY = {
     "max_position_embeddings": 128,
     "num_experts": 4,
     "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "n_shared_experts": 2,
+    "first_k_dense_replace": 2,
+    "n_group": 2,
+    "topk_group": 1,
+    "kv_lora_rank": 20,
+    "q_lora_rank": 28,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 10,
+    "full_attn_idxs": [2, 5],
+    "block_multiple_of": 24,
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 24,
     "shared_expert_intermediate_size": 40,
@@ -116,7 +128,8 @@ TINY = {
 def tiny_config(family: str) -> PreTrainedConfig:
     config_class = CONFIG_MAPPING[family]
     known = {**config_class().to_dict(), **getattr(config_class, "attribute_map", {})}
-    return config_class(**{key: value for key, value in TINY.items() if key in known})
+    latent = {"num_key_value_heads": TINY["num_attention_heads"]} if "kv_lora_rank" in known else {}
+    return config_class(**{**{key: value for key, value in TINY.items() if key in known}, **latent})
 
 
 def tiny_model(family: str) -> PreTrainedModel:
@@ -143,10 +156,15 @@ def test_every_supported_family_multiplies_exactly_what_the_formula_says(family:
     assert flops == costs.prefill_flops(shape, 10, logits_rows=10, dense=True).total
 
     attended = sum(int((layer > 0).sum()) for layer in output.attentions)
-    assert costs.prefill_flops(shape, 10).attention == 4 * shape.head_dim * attended
+    widths = shape.head_dim + (shape.value_dim or shape.head_dim)
+    assert costs.prefill_flops(shape, 10).attention == 2 * widths * attended
 
     flops, output = counted(model, ids[:, :3], past_key_values=output.past_key_values, logits_to_keep=1)
     assert flops == costs.prefill_flops(shape, 3, 10, dense=True).total
+    flops, _ = counted(model, ids[:, :1], past_key_values=output.past_key_values, logits_to_keep=1)
+    assert flops == costs.prefill_flops(shape, 1, 13, dense=True).total
+    flops, _ = counted(model, ids[:, :2], logits_to_keep=1)
+    assert flops == costs.prefill_flops(shape, 2, dense=True).total
 
     learned = {"wpe.weight", "gate_up_proj_bias", "down_proj_bias"}  # positions and per-expert biases
     matrices = (
@@ -182,6 +200,8 @@ def test_what_a_config_leaves_out_is_read_as_transformers_reads_it(family: str) 
         "max_window_layers",
     }
     full = CONFIG_MAPPING[family]().to_dict()
+    if "num_experts_per_tok" in full and full["num_experts_per_tok"] is None:
+        full["num_experts_per_tok"] = 2  # a default that says nothing
     for left_out in optional & full.keys():
         # the derived list goes too, or it would answer for the field it was derived from
         short = {key: value for key, value in full.items() if key not in {left_out, "layer_types"}}
@@ -224,7 +244,13 @@ def test_a_gemma_3_config_as_published_is_complete_without_its_defaults() -> Non
 
 WINDOWED = shape_from_config({**LLAMA_8B, "model_type": "gemma2", "head_dim": 256, "sliding_window": 64})
 MOE = shape_from_config(tiny_config("qwen2_moe").to_dict())
-SHAPES = {"full": shape_from_config(QWEN3_06B), "windowed": WINDOWED, "experts": MOE}
+CONVOLUTIONS = shape_from_config(tiny_config("lfm2").to_dict())
+SHAPES = {
+    "full": shape_from_config(QWEN3_06B),
+    "windowed": WINDOWED,
+    "experts": MOE,
+    "convolutions": CONVOLUTIONS,
+}
 tokens = st.integers(1, 200)
 
 
@@ -271,6 +297,27 @@ def test_a_window_bounds_the_cache_that_is_read() -> None:
     assert costs.decode_bytes(WINDOWED, 64).kv_read < costs.decode_bytes(WINDOWED, 4096).kv_read
 
 
+def test_latents_are_cached_in_place_of_keys_and_values_and_expanded_at_each_forward() -> None:
+    latent = shape_from_config(tiny_config("deepseek_v3").to_dict())
+    assert costs.kv_bytes_per_token(latent) == 2 * 7 * (20 + 16)
+    per_token = 2 * 7 * 20 * 4 * (12 + 10)
+    more = costs.decode_flops(latent, 101).linear - costs.decode_flops(latent, 1).linear
+    assert more == 100 * per_token
+    direct = shape_from_config({**tiny_config("deepseek_v3").to_dict(), "q_lora_rank": None})
+    saved = costs.linear_weights(latent) - costs.linear_weights(direct)
+    assert saved == 7 * (28 * (32 + 4 * 28) - 32 * 4 * 28)
+
+
+def test_convolutions_keep_what_they_saw_last_however_long_the_text() -> None:
+    assert (CONVOLUTIONS.conv_layers, len(CONVOLUTIONS.windows)) == ((0, 1, 3, 4, 6), 2)
+    state = 2 * 5 * 3 * 32
+    assert costs.state_bytes(CONVOLUTIONS) == state
+    short, long = costs.decode_bytes(CONVOLUTIONS, 11), costs.decode_bytes(CONVOLUTIONS, 1001)
+    per_token = costs.kv_bytes_per_token(CONVOLUTIONS)
+    assert long.kv_read - short.kv_read == 990 * per_token
+    assert short.kv_read == 10 * per_token + state and short.kv_write == per_token + state
+
+
 def test_quantized_weights_and_cache_are_read_at_their_real_width() -> None:
     wide = shape_from_config(LLAMA_8B)
     resident = 3_625_000_000  # bytes of the linears as some loader counted them
@@ -293,6 +340,9 @@ def test_the_roofline_is_memory_bound_in_decode_and_compute_bound_in_a_long_pref
     assert costs.roofline_seconds(1, 1, gpu, "fp32") is None
 
 
+LATENT = {"kv_lora_rank": 20, "qk_nope_head_dim": 12, "qk_rope_head_dim": 16, "v_head_dim": 10}
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
@@ -305,6 +355,8 @@ def test_the_roofline_is_memory_bound_in_decode_and_compute_bound_in_a_long_pref
         ({"num_hidden_layers": 10**12}, "num_hidden_layers is 1000000000000"),
         ({"num_attention_heads": 33, "head_dim": 8}, "33 query heads"),
         ({"num_attention_heads": 24}, "no head_dim"),
+        ({"model_type": "deepseek_v2"}, "no kv_lora_rank"),
+        ({"model_type": "deepseek_v2", **LATENT}, "32 query heads"),
         ({"layer_types": ["linear_attention"] * 32}, "linear_attention"),
         ({"layer_types": ["sliding_attention"] * 32}, "no sliding_window"),
         ({"layer_types": ["full_attention"] * 31}, "31 layer types"),

@@ -30,7 +30,28 @@ FAMILIES: dict[str, dict[str, Any]] = {
 """The families whose greedy text is compared token by token."""
 
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_LATENT = {
+    **_EXPERTS,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 32,
+    "q_lora_rank": 24,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 12,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "n_group": 2,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+}
+STOCK_CACHE: dict[str, dict[str, Any]] = {
+    "deepseek_v2": _LATENT,
+    "deepseek_v3": _LATENT,
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv", "full_attention"], "block_multiple_of": 32},
+}
+"""The families that run on transformers' own cache."""
 OTHERS: dict[str, dict[str, Any]] = {
+    **STOCK_CACHE,
     "cohere2": {"sliding_window": WINDOW},
     "exaone4": {"sliding_window": WINDOW},
     "gpt2": {"n_embd": 64, "n_head": 4, "n_layer": 4, "n_positions": 1024, "num_key_value_heads": None},

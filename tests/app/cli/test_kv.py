@@ -1,9 +1,11 @@
-"""`--kv int8`, from the command line to the receipt: the real command, the real engine, the bundled model."""
+"""How keys and values are kept, from the command line to the receipt: the real command, the real engine."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cli import Home, one_line
+from random_checkpoint import save_checkpoint
 
 QUESTION = "What is 48 + 26?"
 
@@ -38,3 +40,15 @@ def test_the_settings_have_it_too(home: Home) -> None:
 def test_what_it_may_be_is_said_in_one_line(home: Home) -> None:
     done = home.run("ask", "--kv", "int4", QUESTION)
     assert "model or int8" in one_line(done, 2)
+
+
+def test_a_family_that_cannot_page_answers_and_says_by_what_path(home: Home, tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", "lfm2")
+    asked = ("--model", str(folder), "--max-tokens", "12", "hello")
+    first, second = home.ask(*asked)["receipt"], home.ask(*asked)["receipt"]
+    assert "stock-cache" in first["environment"]["kernel_class"]
+    assert first["environment"]["architecture"] == "Lfm2ForCausalLM"
+    assert first["memory"]["kv_used"]["value"] > 0 and first["compute"]["flops"]["total"]["value"] > 0
+    assert second["tokens"]["cached"] == 0, "nothing is kept"
+    told = one_line(home.run("ask", "--kv", "int8", *asked), 1)
+    assert "int8" in told and "transformers' own cache" in told

@@ -155,7 +155,7 @@ ELSEWHERE: dict[str, tuple[dict[str, Any], str]] = {
     "encoder-decoder": ({"model_type": "t5"}, "t5"),
     "recurrent": ({"model_type": "mamba"}, "recurrent"),
     "linear attention": ({"model_type": "qwen3_next"}, "qwen3_next"),
-    "latent attention": ({"model_type": "deepseek_v3"}, "MLA"),
+    "latent attention": ({"model_type": "minicpm3"}, "MLA"),
     "multimodal": ({"model_type": "gemma3"}, "multimodal"),
     "no text": ({"model_type": "vit"}, "not a model that writes text"),
 }
