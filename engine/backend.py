@@ -239,7 +239,11 @@ class OutOfContext(Exception):
 
 
 class Backend(Protocol):
-    """Runs one model. All callbacks arrive on the event loop's thread."""
+    """Runs one model. All callbacks arrive on the event loop's thread.
+
+    A node is prefilled, extended or forced by one at a time, and may be forked, probed and scored meanwhile.
+    What is asked of a node at work, or of one that was cancelled, raises ValueError.
+    """
 
     info: ModelInfo
     shape: ModelShape

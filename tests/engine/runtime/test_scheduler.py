@@ -385,6 +385,21 @@ async def test_one_who_cannot_be_told_how_far_it_is_takes_nobody_along(small: Sm
     assert list(await told(backend, node, 5)) == await _alone(small, prompt(50), 5)
 
 
+async def test_a_fault_of_the_scheduler_itself_leaves_nobody_waiting(
+    small: Small, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = small(ENOUGH)
+    nodes = [await backend.prefill(prompt(50), Lease(0)) for _ in range(2)]
+    with monkeypatch.context() as broken:
+        broken.setattr(backend._scheduler.ladder, "fit", lambda *_: [][0])
+        async with held(backend):
+            tasks = [asyncio.create_task(told(backend, node, 5)) for node in nodes]
+        errors = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), WAIT_S)
+    assert [type(error) for error in errors] == [IndexError] * 2
+    assert "the scheduler failed" in caplog.text
+    assert nodes[0].ids[:-1] == prompt(50) and len(await told(backend, nodes[0], 5)) == 5
+
+
 async def test_what_is_asked_of_an_engine_that_has_ended_is_refused_at_once(small: Small) -> None:
     backend = small(ENOUGH)
     node = await backend.prefill(prompt(50), Lease(0))
