@@ -18,6 +18,7 @@ from app.sanitise import Sanitiser, clean
 from app.sessions.journal import storable
 from app.sessions.recorder import Recorder
 from engine.protocol import (
+    QUIET,
     Answer,
     AnswerRequest,
     Delta,
@@ -215,9 +216,7 @@ async def _follow(events: AsyncGenerator[Event, None], status: StatusLine, quiet
             case Started(turns_left_out=turns, summary=summary) if turns:
                 status.clear()
                 click.echo(clean(figures.turns_left_out(turns, summary)), err=True)
-            case Notice(code="cache"):
-                pass  # costs nobody anything; the receipt has it
-            case Notice(text=text):
+            case Notice(code=code, text=text) if code not in QUIET:
                 status.clear()
                 click.echo(clean(text), err=True)
             case Delta(phase="answer", text=text) if not quiet:

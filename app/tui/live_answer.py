@@ -9,6 +9,7 @@ from app.tui.conversation import Asked
 from app.tui.effort import Effort
 from app.tui.widgets.answer_turn import AnswerTurn
 from engine.protocol import (
+    QUIET,
     Delta,
     Event,
     Failed,
@@ -65,9 +66,7 @@ class LiveAnswer:
                 outdated, self._old_limit = limit == self._old_limit, None
                 if not outdated:
                     self.view.thinking.limit = limit
-            case Notice(code="cache"):
-                pass  # costs nobody anything; the receipt has it
-            case Notice(code=code, text=text):
+            case Notice(code=code, text=text) if code not in QUIET:
                 self.view.notice(text)
                 if code == "summarizing":
                     self.view.wait_for("summarizing; the answer follows")

@@ -3,6 +3,7 @@
 from engine.protocol.interface import Engine
 from engine.protocol.messages import (
     KV,
+    QUIET,
     AnswerNow,
     AnswerRequest,
     Cancel,
@@ -46,6 +47,7 @@ from engine.protocol.receipt import (
 
 __all__ = [
     "KV",
+    "QUIET",
     "Answer",
     "AnswerNow",
     "AnswerRequest",

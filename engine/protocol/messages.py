@@ -217,6 +217,10 @@ class Notice(Struct, frozen=True, kw_only=True, tag="notice"):
     text: str
 
 
+QUIET = frozenset({"cache"})
+"""Codes of notices that cost nobody anything: the receipt has them, nobody need be told at once."""
+
+
 class Finished(Struct, frozen=True, kw_only=True, tag="finished"):
     """The answer is complete, or was stopped: see its `finish`."""
 
