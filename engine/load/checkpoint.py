@@ -6,7 +6,7 @@ Knows transformers' loading; nothing of pages or sampling.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from engine.load.errors import ModelError
-from engine.load.weights import Weights, check_weights
+from engine.load.source import SafetensorsSource, Source
 from profiles.shape import ModelShape, UnsupportedModel, shape_from_config
 
 Progress = Callable[[str, int | None, int | None], None]
@@ -36,7 +36,7 @@ class Checkpoint:
     """transformers' configuration."""
     model_class: Any
     shape: ModelShape
-    weights: Weights
+    source: Source
     paged: bool
     """Its keys and values can lie in pages; else it runs on transformers' own cache."""
 
@@ -44,14 +44,14 @@ class Checkpoint:
 def inspect(folder: Path) -> Checkpoint:
     """Check everything that can be checked before weights are read. Raises ModelError."""
     raw = read_json(folder / "config.json")
-    _refuse_quantized(folder, raw)
     config, model_class = _resolve(folder, raw)
     paged = _can_page(folder, raw, config, model_class)
     try:
         shape = shape_from_config(config.to_dict())
     except UnsupportedModel as error:
         raise ModelError(f"{folder / 'config.json'}: {error}", _NOT_PAGED) from error
-    return Checkpoint(folder, config, model_class, shape, check_weights(folder), paged)
+    source = SafetensorsSource(folder, raw.get("quantization_config"))
+    return Checkpoint(folder, config, model_class, shape, source, paged)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -65,17 +65,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(f"{path} is not a JSON object", "download the file again")
     return value
-
-
-def _refuse_quantized(folder: Path, raw: dict[str, Any]) -> None:
-    path = folder / "config.json"
-    quantization = raw.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise ModelError(
-            f"{path}: quantized checkpoints ({str(method or 'unknown method')[:40]}) cannot be loaded yet",
-            "use the model's unquantized repository",
-        )
 
 
 def _resolve(folder: Path, raw: dict[str, Any]) -> tuple[Any, Any]:
@@ -93,8 +82,9 @@ def _resolve(folder: Path, raw: dict[str, Any]) -> tuple[Any, Any]:
         found = f"the architecture {model_type[:60]!r}" if isinstance(model_type, str) else "no model_type"
         raise ModelError(f"{path} has {found}, which transformers does not know", "upgrade transformers")
     # Keys with a leading underscore steer transformers' own machinery, and auto_map names a repository's
-    # own code: a file from elsewhere may do neither.
-    values = {key: value for key, value in raw.items() if not key.startswith("_") and key != "auto_map"}
+    # own code: a file from elsewhere may do neither. How it is quantized is for our own readers.
+    left_out = ("auto_map", "quantization_config")
+    values = {key: value for key, value in raw.items() if not key.startswith("_") and key not in left_out}
     try:
         config = CONFIG_MAPPING[model_type].from_dict(values)
     except Exception as error:  # a config is untrusted: transformers raises whatever the bad value led to
@@ -126,77 +116,6 @@ def _can_page(folder: Path, raw: dict[str, Any], config: Any, model_class: Any) 
             f"{folder / 'config.json'}: {raw['model_type']} is {cause}, not supported", _NOT_PAGED
         )
     return cause is None
-
-
-def load_model(checkpoint: Checkpoint, dtype: str, device: str, attention: str, progress: Progress) -> Any:
-    """The model in memory, in eval mode, with the attention function registered under `attention`.
-
-    `dtype` is fp32, bf16 or fp16. Raises ModelError where the checkpoint and its configuration disagree.
-    """
-    from transformers import GenerationConfig
-    from transformers.utils import logging
-
-    total = checkpoint.weights.total_bytes
-    hook = logging.set_tqdm_hook(lambda _factory, args, _kwargs: _Loading(args, checkpoint.weights, progress))
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
-    progress("loading weights", 0, total)
-    try:
-        model, report = checkpoint.model_class.from_pretrained(
-            checkpoint.folder,
-            config=checkpoint.config,
-            dtype=_DTYPES[dtype],
-            attn_implementation=attention,
-            generation_config=GenerationConfig(),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except Exception as error:  # whatever transformers met in a folder that a person named
-        raise ModelError(f"{checkpoint.folder} cannot be loaded: {_one_line(error)}") from error
-    finally:
-        logging.set_tqdm_hook(hook)
-        logging.set_verbosity(verbosity)
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise ModelError(
-            f"{checkpoint.folder} lacks {len(missing)} of the model's tensors, the first is {missing[0]}",
-            "download the model completely",
-        )
-    progress("loading weights", total, total)
-    return model.eval().requires_grad_(False).to(device)
-
-
-class _Loading:
-    """Stands in for transformers' progress bar: passes the items on and reports the bytes of each."""
-
-    def __init__(self, args: tuple[Any, ...], weights: Weights, progress: Progress) -> None:
-        self._items: Iterable[Any] = args[0] if args else ()
-        self._weights = weights
-        self._progress = progress
-
-    def __iter__(self) -> Iterator[Any]:
-        done = 0
-        for item in self._items:
-            yield item
-            if isinstance(item, tuple):  # (first target name, a mapping that knows the checkpoint's names)
-                targets = getattr(item[1], "layer_targets", {})
-                names = {name for sources in targets.values() for name in sources}
-                done += sum(self._weights.tensor_bytes.get(name, 0) for name in names)
-                self._progress("loading weights", done, self._weights.total_bytes)
-
-    def __enter__(self) -> _Loading:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, _steps: int = 1) -> None:
-        """Bars that are advanced by hand are not shown."""
-
-    def close(self) -> None:
-        """There is nothing to close."""
 
 
 def _one_line(error: BaseException) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,24 +16,26 @@ _DOWNLOAD = "download the file again"
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A checkpoint's tensors: bytes by name, the dtype that most have (as in `BF16`), elements in all."""
+class Stored:
+    """A tensor as its file has it; `dtype` as safetensors names it, as in `BF16`."""
 
-    tensor_bytes: dict[str, int]
+    file: Path
     dtype: str
-    elements: int
+    shape: tuple[int, ...]
+    nbytes: int
 
     @property
-    def total_bytes(self) -> int:
-        return sum(self.tensor_bytes.values())
+    def elements(self) -> int:
+        return math.prod(self.shape)
 
 
-def check_weights(folder: Path) -> Weights:
-    """Read every shard's header and compare it with the file. Raises ModelError naming file and cause."""
+def check_weights(folder: Path) -> dict[str, Stored]:
+    """Read every shard's header and compare it with the file; the tensors by name.
+
+    Raises ModelError naming file and cause.
+    """
     shards = _shards(folder)
-    tensor_bytes: dict[str, int] = {}
-    dtypes: Counter[str] = Counter()
-    elements = 0
+    found: dict[str, Stored] = {}
     for shard, expected in shards.items():
         try:
             tensors = _read_header(folder / shard)
@@ -42,13 +43,10 @@ def check_weights(folder: Path) -> Weights:
             raise ModelError(f"{folder / shard} cannot be read: {error.strerror}") from error
         if missing := sorted(expected - tensors.keys()):
             raise ModelError(f"{folder / shard} lacks the tensor {missing[0]} that {INDEX} names", _DOWNLOAD)
-        for name, (dtype, count, size) in tensors.items():
-            tensor_bytes[name] = size
-            dtypes[dtype] += count
-            elements += count
-    if not tensor_bytes:
+        found |= tensors
+    if not found:
         raise ModelError(f"{folder} has weight files without any tensor", _DOWNLOAD)
-    return Weights(tensor_bytes, dtypes.most_common(1)[0][0], elements)
+    return found
 
 
 def _shards(folder: Path) -> dict[str, set[str]]:
@@ -86,8 +84,8 @@ def _shards(folder: Path) -> dict[str, set[str]]:
     )
 
 
-def _read_header(path: Path) -> dict[str, tuple[str, int, int]]:
-    """(dtype, elements, bytes) of each tensor in a safetensors file that is as long as its header says."""
+def _read_header(path: Path) -> dict[str, Stored]:
+    """The tensors in a safetensors file that is as long as its header says."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -106,7 +104,9 @@ def _read_header(path: Path) -> dict[str, tuple[str, int, int]]:
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         spans = {name: (int(e["data_offsets"][0]), int(e["data_offsets"][1])) for name, e in entries.items()}
         tensors = {
-            name: (str(entry["dtype"]), math.prod(map(int, entry["shape"])), spans[name][1] - spans[name][0])
+            name: Stored(
+                path, str(entry["dtype"]), tuple(map(int, entry["shape"])), spans[name][1] - spans[name][0]
+            )
             for name, entry in entries.items()
         }
         end = max((end for _, end in spans.values()), default=0)

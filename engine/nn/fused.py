@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from engine.nn.attention import Scores, attend
-from engine.nn.linear import Linear, Packed, Plain
+from engine.nn.joined import joined, let_go
+from engine.nn.linear import Linear
+from engine.nn.quant_modules import QuantEmbedding
 
 _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -58,10 +59,10 @@ class Layer:
         """The same layer with its matrices packed."""
         return replace(
             self,
-            qkv=Packed(self.qkv),
-            o=Packed(self.o),
-            gate_up=Packed(self.gate_up),
-            down=Packed(self.down),
+            qkv=self.qkv.packed(),
+            o=self.o.packed(),
+            gate_up=self.gate_up.packed(),
+            down=self.down.packed(),
         )
 
 
@@ -82,14 +83,15 @@ class FusedDecoder:
         self._keys = first.k_proj.out_features // self._width
         self._scale: float = first.scaling
         self._model = model
-        self._embedding = base.embed_tokens.weight
-        self._head: Linear = Plain(model.lm_head.weight)
+        self._embedding = base.embed_tokens
+        self._device = base.norm.weight.device
+        self._head: Linear = joined([model.lm_head])
         self._norm = _norm(base.norm)
         self._layers = [
             self._layer(layer, window) for layer, window in zip(base.layers, windows, strict=True)
         ]
-        positions = torch.arange(context, device=self._embedding.device)[None]
-        cos, sin = base.rotary_emb(self._embedding[None, :1], positions)
+        positions = torch.arange(context, device=self._device)[None]
+        cos, sin = base.rotary_emb(base.norm.weight[None, None], positions)
         if cos.shape[-1] != self._width:
             raise ValueError("only a part of each head is rotated")
         # rotate_half(x) * sin is x rolled by half a head, times sin with its first half negated.
@@ -99,7 +101,6 @@ class FusedDecoder:
 
     def _layer(self, layer: Any, window: int | None) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
-        projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         head_norm = None
         if hasattr(attention, "q_norm"):
             weights = [attention.q_norm.weight.expand(self._queries, -1)]
@@ -107,16 +108,13 @@ class FusedDecoder:
             head_norm = Norm(torch.cat(weights), attention.q_norm.variance_epsilon)
         return Layer(
             norm=_norm(layer.input_layernorm),
-            qkv=Plain(
-                _join(projections, "weight"),
-                _join(projections, "bias") if attention.q_proj.bias is not None else None,
-            ),
+            qkv=joined([attention.q_proj, attention.k_proj, attention.v_proj]),
             head_norm=head_norm,
-            o=Plain(attention.o_proj.weight),
+            o=joined([attention.o_proj]),
             scores=Scores(self._scale, window),
             mlp_norm=_norm(layer.post_attention_layernorm),
-            gate_up=Plain(_join([mlp.gate_proj, mlp.up_proj], "weight")),
-            down=Plain(mlp.down_proj.weight),
+            gate_up=joined([mlp.gate_proj, mlp.up_proj]),
+            down=joined([mlp.down_proj]),
         )
 
     def pack(self) -> None:
@@ -124,12 +122,10 @@ class FusedDecoder:
         for index, layer in enumerate(self._model.base_model.layers):
             self._layers[index] = self._layers[index].packed()
             for module in layer.modules():
-                if isinstance(module, nn.Linear):
-                    module.weight = nn.Parameter(module.weight.new_empty(0), requires_grad=False)
-        head = self._model.lm_head
-        self._head = Packed(self._head)
-        if head.weight is not self._embedding:
-            head.weight = nn.Parameter(head.weight.new_empty(0), requires_grad=False)
+                let_go(module)
+        self._head = self._head.packed()
+        if self._model.lm_head.weight is not self._embedding.weight:
+            let_go(self._model.lm_head)
 
     def __call__(
         self, ids: Sequence[int], step: Any, logits_of: Sequence[int], layers: int | None = None
@@ -138,10 +134,10 @@ class FusedDecoder:
 
         With `layers` only the first ones are run, and the head after them.
         """
-        if len(ids) == 1:
-            x = self._embedding.narrow(0, ids[0], 1)
+        if len(ids) == 1 and not isinstance(self._embedding, QuantEmbedding):
+            x = self._embedding.weight.narrow(0, ids[0], 1)
         else:
-            x = functional.embedding(torch.tensor(ids, device=self._embedding.device), self._embedding)
+            x = self._embedding(torch.tensor(ids, device=self._device))
         if len(step.segments) == 1:
             start = step.segments[0].start
             cos, sin = self._cos.narrow(0, start, step.length), self._sin.narrow(0, start, step.length)
@@ -202,12 +198,3 @@ def _is_standard(layer: Any) -> bool:
 
 def _norm(module: Any) -> Norm:
     return Norm(module.weight, module.variance_epsilon)
-
-
-def _join(modules: Sequence[Any], name: str) -> torch.Tensor:
-    """The modules' parameters in one tensor, of which they become views: no memory is spent twice."""
-    parts = [getattr(module, name) for module in modules]
-    joined = torch.cat(parts)
-    for module, view in zip(modules, joined.split([len(part) for part in parts]), strict=True):
-        setattr(module, name, nn.Parameter(view, requires_grad=False))
-    return joined

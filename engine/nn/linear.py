@@ -18,15 +18,16 @@ _ROWS = 8
 
 
 class Linear(Protocol):
-    """x W^T + b over the last dimension of x, [rows, in] to [rows, out]; `weight` as the product wants it."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
+    """x W^T + b over the last dimension of x, [rows, in] to [rows, out]."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
     def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """The product plus a residual, [rows, out]."""
+        ...
+
+    def packed(self) -> Linear:
+        """The same, packed for the processor where that can be."""
         ...
 
 
@@ -43,11 +44,14 @@ class Plain:
     def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         return torch.addmm(residual, x, self._transposed)
 
+    def packed(self) -> Packed:
+        return Packed(self)
+
 
 class Packed:
     """The weight in blocks; the plain one is not kept."""
 
-    def __init__(self, plain: Linear) -> None:
+    def __init__(self, plain: Plain) -> None:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(plain.weight.contiguous(), _ROWS)
         self.bias = plain.bias
         self._product = torch.ops.mkldnn._linear_pointwise
@@ -58,6 +62,9 @@ class Packed:
 
     def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         return self(x).add_(residual)
+
+    def packed(self) -> Packed:
+        return self
 
 
 class PackedModule(nn.Module):

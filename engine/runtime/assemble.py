@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
-from engine.load.checkpoint import Checkpoint, Progress, load_model
+from engine.load.checkpoint import Checkpoint
 from engine.load.errors import DoesNotFit
+from engine.load.model import Progress, load_model
 from engine.nn import attention
 from engine.nn.linear import can_pack
+from engine.nn.sizes import sizes_of
 from engine.runtime.agreement import fastest_forward
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE, PagePool
@@ -83,15 +85,16 @@ def assemble(
     model = load_model(
         checkpoint, dtype, device, attention.NAME if checkpoint.paged else STOCK_ATTENTION, on_progress
     )
-    size, head_dim = _BYTES[dtype], checkpoint.shape.head_dim
+    sizes, head_dim = sizes_of(model), checkpoint.shape.head_dim
     kv_bytes = kind.vector_bytes(head_dim, model.dtype) / head_dim
-    shape = replace(checkpoint.shape, weight_bytes=size, head_bytes=size, kv_bytes=kv_bytes)
+    shape = replace(
+        checkpoint.shape, weight_bytes=sizes.weight_bytes, head_bytes=sizes.head_bytes, kv_bytes=kv_bytes
+    )
     context = context_of(shape)
     pages = max(-(-context // PAGE), min(CONTEXTS * -(-context // PAGE), affordable(shape, device) // PAGE))
     capability = torch.backends.cpu.get_cpu_capability().lower() if device == "cpu" else "cuda"
     paged: Paged | None
     runner: AnyRunner
-    parameters = [(parameter.numel(), parameter.nbytes) for parameter in model.parameters()]
     if checkpoint.paged:
         pool = PagePool(shape.layers, shape.kv_heads, head_dim, pages, model.dtype, device, kind)
         # compared over keys and values as computed: rounding them would be a difference of its own
@@ -107,8 +110,8 @@ def assemble(
         context=context,
         runner=runner,
         paged=paged,
-        parameters=sum(elements for elements, _ in parameters),
-        weight_bytes=sum(size for _, size in parameters),
+        parameters=sizes.parameters,
+        weight_bytes=sizes.nbytes,
         capability=capability,
     )
 
@@ -123,11 +126,11 @@ def fitting_dtype(checkpoint: Checkpoint, preferred: str, free: int) -> str:
 
     Raises DoesNotFit.
     """
-    elements = checkpoint.weights.elements
-    dtype = _STORED.get(checkpoint.weights.dtype, preferred)
-    if dtype == "fp32" and checkpoint.weights.dtype not in _STORED and elements * 4 > free:
+    source = checkpoint.source
+    dtype = _STORED.get(source.dtype, preferred)
+    if dtype == "fp32" and source.dtype not in _STORED and source.memory(4) > free:
         dtype = "bf16"
-    if (needed := elements * _BYTES[dtype]) > free:
+    if (needed := source.memory(_BYTES[dtype])) > free:
         raise DoesNotFit(
             f"{checkpoint.folder} needs {needed / 1e9:.1f} GB for its weights, {free / 1e9:.1f} GB are free",
             "use a smaller model, or free memory",

@@ -51,7 +51,7 @@ def create(
     folder = locate(spec.model)
     checkpoint = inspect(folder)
     device = _device(spec.device or settings.device)
-    small = checkpoint.weights.total_bytes < SMALL_BYTES
+    small = sum(checkpoint.source.sizes.values()) < SMALL_BYTES
     threads = spec.threads or (1 if small else settings.threads)
     torch.set_num_threads(threads)
     dtype = fitting_dtype(checkpoint, settings.dtype, system_memory(device).free)

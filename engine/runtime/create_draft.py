@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass, replace
 
 from engine.backend import DraftInfo
-from engine.load.checkpoint import Checkpoint, Progress, inspect
+from engine.load.checkpoint import Checkpoint, inspect
 from engine.load.errors import ModelError
 from engine.load.locate import locate, shown_name
+from engine.load.model import Progress
 from engine.load.tokenizer import HubTokenizer
 from engine.nn.fused import FirstLayers, FusedDecoder
 from engine.protocol import ModelSpec

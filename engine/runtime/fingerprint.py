@@ -22,10 +22,9 @@ def fingerprint(checkpoint: Checkpoint, kernel_class: str) -> bytes:
     equal the same model gives the same bits. The weights are named by their files' names, sizes, times of
     change and some of their bytes.
     """
-    files = sorted(checkpoint.folder.glob("*.safetensors"))
     parts = [
         checkpoint.config.to_json_string(),
-        *(_identity(file) for file in files),
+        *(_identity(file) for file in checkpoint.source.files),
         f"{kernel_class} {PAGE}",
         f"mull {mull_version()} torch {version('torch')} transformers {version('transformers')}",
     ]

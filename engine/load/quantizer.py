@@ -1,0 +1,130 @@
+"""Puts quantized matrices into a model while transformers loads it, one parameter after another.
+
+What arrives quantized is put in place; what arrives as values is quantized first, where that was asked for.
+Nothing is held twice: the peak is what is there already and one parameter's values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.core_model_loading import ConversionOps
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from engine.load.matrices import Passing
+from engine.nn.quant_experts import replace_parameter
+from engine.nn.quant_modules import QuantEmbedding, QuantLinear
+from engine.nn.quantized import Quantized
+
+Quantize = Callable[[str, torch.Tensor], Quantized | None]
+"""Of a parameter's name and its values [..., out, in]: quantized, or None for what stays as it is."""
+
+_METHOD = "mull"
+
+
+def keep(_name: str, _values: torch.Tensor) -> None:
+    """Nothing but what the checkpoint has quantized."""
+
+
+@register_quantization_config(_METHOD)
+class LoadingConfig(QuantizationConfigMixin):  # type: ignore[misc]
+    """How transformers is told to load through this file."""
+
+    def __init__(
+        self,
+        quantize: Quantize = keep,
+        dtype: torch.dtype = torch.float32,
+        on_error: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`dtype` is of looked-up embeddings; `on_error` is told why, where a matrix has no place."""
+        self.quant_method = _METHOD
+        self.quantize = quantize
+        self.dtype = dtype
+        self.on_error = on_error
+
+    def to_dict(self) -> dict[str, Any]:
+        """What can be written down; transformers logs it."""
+        return {"quant_method": _METHOD}
+
+
+@register_quantizer(_METHOD)
+class _Quantizer(HfQuantizer):  # type: ignore[misc]
+    """Has every matrix pass through `_Place`; loading is then in order, one at a time."""
+
+    requires_calibration = False
+
+    def param_needs_quantization(self, model: Any, param_name: str, **_: Any) -> bool:
+        module, _, name = param_name.rpartition(".")
+        owner = model.get_submodule(module)
+        if isinstance(owner, nn.Linear | nn.Embedding | QuantLinear | QuantEmbedding):
+            return name == "weight"
+        parameter = getattr(owner, name, None)
+        return getattr(parameter, "ndim", 0) == 3 and hasattr(owner, "num_experts")
+
+    def get_quantize_ops(self) -> ConversionOps:
+        return _Place(self.quantization_config)
+
+    def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
+        self.remove_quantization_config(model)
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        if isinstance(embedding, QuantEmbedding) and getattr(head, "weight", None) is embedding.weight:
+            model.set_output_embeddings(QuantLinear(embedding.matrix, head.bias))
+        return model
+
+    def is_serializable(self, **_: Any) -> bool:
+        return False
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+
+class _Place(ConversionOps):  # type: ignore[misc]
+    def __init__(self, config: LoadingConfig) -> None:
+        self._config = config
+
+    def convert(
+        self, input_dict: dict[str, Any], *, model: Any, missing_keys: set[str] | None = None, **_: Any
+    ) -> dict[str, torch.Tensor]:
+        """Put quantized parameters in place; what stays a tensor is returned, for transformers to do so."""
+        left = {}
+        for target, value in input_dict.items():
+            value = value[0] if isinstance(value, list) else value
+            owner, _, name = target.rpartition(".")
+            module = model.get_submodule(owner)
+            transposed = getattr(module, "is_transposed", False)
+            if isinstance(value, Passing):
+                parameter = getattr(module, name)
+                expected = tuple((parameter.mT if transposed else parameter).shape)
+                matrix: Quantized | None = self._fitting(target, value.matrix, expected)
+            else:
+                matrix = self._config.quantize(target, value.mT if transposed else value)
+            if matrix is None:
+                left[target] = value
+                continue
+            self._put(model, owner, module, name, matrix)
+            if missing_keys is not None:
+                missing_keys.discard(target)
+        return left
+
+    def _fitting(self, target: str, matrix: Quantized | None, expected: tuple[int, ...]) -> Quantized:
+        cause = "its parts are quantized in ways that differ, or are stored in a way that is not known"
+        if matrix is not None:
+            if matrix.shape == expected:
+                return matrix
+            cause = f"it has the shape {matrix.shape} instead of {expected}"
+        self._config.on_error(f"{target}: {cause}")
+        raise ValueError(cause)
+
+    def _put(self, model: Any, owner: str, module: nn.Module, name: str, matrix: Quantized) -> None:
+        if isinstance(module, nn.Linear):
+            model.set_submodule(owner, QuantLinear(matrix, module.bias))
+        elif isinstance(module, nn.Embedding):
+            model.set_submodule(owner, QuantEmbedding(matrix, self._config.dtype))
+        else:
+            replace_parameter(module, name, matrix)

@@ -1,0 +1,141 @@
+"""Where a checkpoint's parameters come from: files, and what each of them gives under which name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import safe_open
+
+from engine.load.errors import ModelError
+from engine.load.formats import scheme_of
+from engine.load.formats.scheme import Scheme
+from engine.load.matrices import Lazy
+from engine.load.weights import check_weights
+
+
+class Source(Protocol):
+    """A checked checkpoint's parameters, under names that transformers knows or renames."""
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+    @property
+    def dtype(self) -> str:
+        """In which most of the values that are not quantized are stored, as safetensors names it: `BF16`."""
+        ...
+
+    @property
+    def quantization(self) -> str | None:
+        """How its matrices are quantized, as a person knows it; None where they are not."""
+        ...
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes in the files by parameter, under the names that `open` gives them."""
+        ...
+
+    def memory(self, itemsize: int) -> int:
+        """Bytes in memory where each value that is not quantized takes `itemsize`."""
+        ...
+
+    def open(self) -> Any:
+        """A context with the parameters by name: each a `Lazy` or a slice of safetensors."""
+        ...
+
+
+class SafetensorsSource:
+    """A folder in Hugging Face's format."""
+
+    def __init__(self, folder: Path, quantization: object = None) -> None:
+        """`quantization` is config.json's. Raises ModelError."""
+        self._folder = folder
+        self._tensors = check_weights(folder)
+        self._scheme: Scheme | None = None
+        if quantization is not None:
+            self._scheme = scheme_of(folder / "config.json", quantization)
+        self._matrices = self._find_matrices()
+        taken = {name for parts in self._matrices.values() for name in parts.values()}
+        self._plain = {name: stored for name, stored in self._tensors.items() if name not in taken}
+        counts: Counter[str] = Counter()
+        for stored in (self._plain or self._tensors).values():
+            counts[stored.dtype] += stored.elements
+        self.dtype = counts.most_common(1)[0][0]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(sorted({stored.file for stored in self._tensors.values()}))
+
+    @property
+    def quantization(self) -> str | None:
+        return self._scheme.name if self._scheme else None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        sizes = {name: stored.nbytes for name, stored in self._plain.items()}
+        for matrix, parts in self._matrices.items():
+            sizes[f"{matrix}.weight"] = sum(self._tensors[name].nbytes for name in parts.values())
+        return sizes
+
+    def memory(self, itemsize: int) -> int:
+        """The quantized part is taken to be as large as in the files."""
+        quantized = sum(
+            self._tensors[name].nbytes for parts in self._matrices.values() for name in parts.values()
+        )
+        return quantized + itemsize * sum(stored.elements for stored in self._plain.values())
+
+    @contextmanager
+    def open(self) -> Iterator[dict[str, Any]]:
+        with ExitStack() as stack:
+            handles = {
+                file: stack.enter_context(safe_open(file, framework="pt", device="cpu"))
+                for file in self.files
+            }
+            found: dict[str, Any] = {
+                name: handles[stored.file].get_slice(name) for name, stored in self._plain.items()
+            }
+            sizes = self.sizes
+            for matrix, parts in self._matrices.items():
+                found[f"{matrix}.weight"] = Lazy(
+                    self._reader(matrix, parts, handles), sizes[f"{matrix}.weight"]
+                )
+            yield found
+
+    def _reader(self, matrix: str, parts: Mapping[str, str], handles: Mapping[Path, Any]) -> Any:
+        scheme = self._scheme
+        assert scheme is not None  # there are matrices
+
+        def read() -> Any:
+            tensors = {
+                part: handles[self._tensors[name].file].get_tensor(name) for part, name in parts.items()
+            }
+            try:
+                return scheme.read(matrix, tensors)
+            except (ValueError, RuntimeError, IndexError) as error:
+                raise ModelError(
+                    f"{self._folder}: {matrix} is not {scheme.name}: {' '.join(str(error).split())[:200]}",
+                    "download the file again, or look for another quantization of this model",
+                ) from error
+
+        return read
+
+    def _find_matrices(self) -> dict[str, dict[str, str]]:
+        """The quantized matrices: names of their tensors in the files, by what part each is."""
+        if self._scheme is None:
+            return {}
+        scheme = self._scheme
+        marked = [
+            name.removesuffix(f".{scheme.mark}") for name in self._tensors if name.endswith(f".{scheme.mark}")
+        ]
+        if not marked:
+            raise ModelError(
+                f"{self._folder / 'config.json'} says {scheme.name}, but no tensor is quantized so",
+                "download the model again, or look for another quantization of it",
+            )
+        return {
+            matrix: {part: f"{matrix}.{part}" for part in scheme.parts if f"{matrix}.{part}" in self._tensors}
+            for matrix in marked
+        }
