@@ -31,7 +31,7 @@ class Quantized:
     in the low half of byte j and input j + 16 in the high half. `scales` and `zeros`: [..., out, groups],
     float16 or float32, in units of the weight and of codes; without `zeros` it is 8 for u4, else 0. The last
     group may be short. `order`: [in] int64, the input that each column of codes belongs to; None for as they
-    come. Leading dimensions are experts, which share one `order`.
+    come. Leading dimensions are experts; `order` may have them too, where each expert has its own.
     """
 
     kind: Kind
@@ -54,7 +54,8 @@ class Quantized:
             self.zeros.shape != self.scales.shape or self.zeros.dtype != self.scales.dtype
         ):
             raise ValueError(f"zeros {tuple(self.zeros.shape)} beside scales {expected}")
-        if self.order is not None and tuple(self.order.shape) != (self.inputs,):
+        orders = ((self.inputs,), (*self.codes.shape[:-2], self.inputs))
+        if self.order is not None and tuple(self.order.shape) not in orders:
             raise ValueError(f"an order of {tuple(self.order.shape)} for {self.inputs} inputs")
 
     @property
@@ -82,6 +83,8 @@ class Quantized:
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """The matrix, [..., out, in], its inputs in the model's order; computed in float32."""
+        if self.order is not None and self.order.dim() > 1:
+            return torch.stack([self.expert(index).dequantize(dtype) for index in range(len(self.codes))])
         values = self.sorted_values(dtype)
         if self.order is None:
             return values
@@ -120,7 +123,10 @@ class Quantized:
 
     def expert(self, index: int) -> Quantized:
         """One of the leading dimension, as views."""
-        return self._map(lambda part: part[index])
+        parts = {
+            name: part[index] for name, part in self._parts().items() if name != "order" or part.dim() > 1
+        }
+        return replace(self, **parts)
 
     def to(self, device: str | torch.device) -> Quantized:
         return replace(self, **{name: part.to(device) for name, part in self._parts().items()})
@@ -136,15 +142,29 @@ class Quantized:
 
 
 def join(parts: Sequence[Quantized]) -> Quantized | None:
-    """One matrix with the outputs of several that have the same inputs; None where they differ in kind."""
-    return _combine(parts, lambda tensors: torch.cat(tensors, -2))
+    """One matrix with the outputs of several that have the same inputs; None where they differ in kind or
+    in the order of their inputs."""
+    if not _same_order(parts):
+        return None
+    return _combine(parts, lambda tensors: torch.cat(tensors, -2), parts[0].order)
 
 
 def stack(parts: Sequence[Quantized]) -> Quantized | None:
     """Several matrices of one shape as experts, [parts, ...]; None where they differ in kind."""
     if len({part.shape for part in parts}) > 1:
         return None
-    return _combine(parts, torch.stack)
+    order = parts[0].order
+    if not _same_order(parts):
+        natural = torch.arange(parts[0].inputs, device=parts[0].codes.device)
+        order = torch.stack([natural if part.order is None else part.order for part in parts])
+    return _combine(parts, torch.stack, order)
+
+
+def _same_order(parts: Sequence[Quantized]) -> bool:
+    first = parts[0].order
+    if first is None:
+        return all(part.order is None for part in parts)
+    return all(part.order is not None and torch.equal(part.order, first) for part in parts)
 
 
 def pack_u4(codes: torch.Tensor) -> torch.Tensor:
@@ -160,24 +180,31 @@ def unpack_u4(packed: torch.Tensor) -> torch.Tensor:
 
 
 def _combine(
-    parts: Sequence[Quantized], combine: Callable[[list[torch.Tensor]], torch.Tensor]
+    parts: Sequence[Quantized],
+    combine: Callable[[list[torch.Tensor]], torch.Tensor],
+    order: torch.Tensor | None,
 ) -> Quantized | None:
     first = parts[0]
-    for part in parts[1:]:
-        alike = (
-            (part.kind, part.group, part.inputs) == (first.kind, first.group, first.inputs)
-            and (part.zeros is None) == (first.zeros is None)
-            and part.scales.dtype == first.scales.dtype
-            and (part.order is None) == (first.order is None)
-        )
-        if not alike or (part.order is not None and not torch.equal(part.order, first.order)):
-            return None
-    return replace(
-        first,
+    if any((part.kind, part.group, part.inputs) != (first.kind, first.group, first.inputs) for part in parts):
+        return None
+    exact = any(part.scales.dtype == torch.float32 for part in parts)
+    dtype = torch.float32 if exact else first.scales.dtype
+    zeros = None
+    if any(part.zeros is not None for part in parts):
+        zeros = combine([_zeros(part).to(dtype) for part in parts])
+    return Quantized(
+        kind=first.kind,
         codes=combine([_bytes(part.codes) for part in parts]).view(first.codes.dtype),
-        scales=combine([part.scales for part in parts]),
-        zeros=None if first.zeros is None else combine([p.zeros for p in parts if p.zeros is not None]),
+        scales=combine([part.scales.to(dtype) for part in parts]),
+        group=first.group,
+        zeros=zeros,
+        order=order,
     )
+
+
+def _zeros(matrix: Quantized) -> torch.Tensor:
+    """The zeros, written out where they are what goes without saying."""
+    return torch.full_like(matrix.scales, _MIDDLE[matrix.kind]) if matrix.zeros is None else matrix.zeros
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
