@@ -113,7 +113,7 @@ class SafetensorsSource:
                 part: handles[self._tensors[name].file].get_tensor(name) for part, name in parts.items()
             }
             try:
-                return scheme.read(matrix, tensors)
+                return scheme.read(tensors)
             except (ValueError, RuntimeError, IndexError) as error:
                 raise ModelError(
                     f"{self._folder}: {matrix} is not {scheme.name}: {' '.join(str(error).split())[:200]}",
@@ -127,9 +127,8 @@ class SafetensorsSource:
         if self._scheme is None:
             return {}
         scheme = self._scheme
-        marked = [
-            name.removesuffix(f".{scheme.mark}") for name in self._tensors if name.endswith(f".{scheme.mark}")
-        ]
+        split = (name.rpartition(".") for name in self._tensors)
+        marked = dict.fromkeys(matrix for matrix, _, part in split if part in scheme.marks)
         if not marked:
             raise ModelError(
                 f"{self._folder / 'config.json'} says {scheme.name}, but no tensor is quantized so",

@@ -11,7 +11,11 @@ from engine.nn.quantized import Quantized
 
 
 class Scheme(Protocol):
-    """How a checkpoint keeps its quantized matrices: which tensors make one up, and what they mean."""
+    """How a checkpoint keeps its quantized matrices: which tensors make one up, and what they mean.
+
+    Made from a config.json's `quantization_config`. Raises ValueError, naming what it states, where that is
+    not read.
+    """
 
     @property
     def name(self) -> str:
@@ -19,8 +23,8 @@ class Scheme(Protocol):
         ...
 
     @property
-    def mark(self) -> str:
-        """The last part of the name of a tensor that only a quantized matrix has: `qweight`."""
+    def marks(self) -> frozenset[str]:
+        """The last parts of the names of tensors that only a quantized matrix has: `qweight`."""
         ...
 
     @property
@@ -28,9 +32,14 @@ class Scheme(Protocol):
         """The last parts of the names of all its tensors; what a matrix may lack is among them."""
         ...
 
-    def read(self, matrix: str, parts: Mapping[str, torch.Tensor]) -> Quantized | torch.Tensor:
-        """The matrix [out, in] of its tensors, by the last parts of their names; `matrix` is for messages.
+    @property
+    def growth(self) -> float:
+        """Bytes in memory for each byte in the files."""
+        ...
 
-        A tensor where it can be kept in no `Quantized`. Raises ModelError where they do not make one.
+    def read(self, parts: Mapping[str, torch.Tensor]) -> Quantized | torch.Tensor:
+        """The matrix [out, in] of its tensors, by the last parts of their names.
+
+        A tensor where it can be kept in no `Quantized`. Raises ValueError where they do not make one.
         """
         ...
