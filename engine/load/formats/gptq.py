@@ -25,9 +25,10 @@ class _Choice:
 
 
 class Gptq:
-    """`qweight` int32 [in * bits / 32, out], `qzeros` int32 [groups, out * bits / 32], `scales`.
+    """`qweight` int32 [in * bits / 32, out], `qzeros` int32 [groups, out * bits / 32]; `scales`
+    [groups, out]; `g_idx` int32 [in], the group of each input.
 
-    `scales` are [groups, out], `g_idx` is int32 [in], the group of each input. Version 1 stores every zero less one, modulo 2^bits.
+    Version 1 stores every zero less one, modulo 2^bits.
     """
 
     marks = frozenset({"qweight"})
