@@ -14,6 +14,9 @@ from typing import Any
 import torch
 
 from engine.load.errors import ModelError
+from engine.load.gguf.config import config_of
+from engine.load.gguf.header import read_header
+from engine.load.gguf.source import GgufSource
 from engine.load.source import SafetensorsSource, Source
 from profiles.shape import ModelShape, UnsupportedModel, shape_from_config
 
@@ -29,9 +32,10 @@ _NOT_PAGED = "use a decoder-only model with ordinary attention, such as Llama, Q
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a folder holds, checked and not yet loaded."""
+    """What a folder or a GGUF file holds, checked and not yet loaded."""
 
     folder: Path
+    """Or the file."""
     config: Any
     """transformers' configuration."""
     model_class: Any
@@ -43,14 +47,16 @@ class Checkpoint:
 
 def inspect(folder: Path) -> Checkpoint:
     """Check everything that can be checked before weights are read. Raises ModelError."""
-    raw = read_json(folder / "config.json")
-    config, model_class = _resolve(folder, raw)
-    paged = _can_page(folder, raw, config, model_class)
+    header = read_header(folder, texts=False) if folder.is_file() else None
+    path = folder if header else folder / "config.json"
+    raw = config_of(header) if header else read_json(path)
+    config, model_class = _resolve(path, raw)
+    paged = _can_page(path, raw, config, model_class)
     try:
         shape = shape_from_config(config.to_dict())
     except UnsupportedModel as error:
-        raise ModelError(f"{folder / 'config.json'}: {error}", _NOT_PAGED) from error
-    source = SafetensorsSource(folder, raw.get("quantization_config"))
+        raise ModelError(f"{path}: {error}", _NOT_PAGED) from error
+    source = GgufSource(header) if header else SafetensorsSource(folder, raw.get("quantization_config"))
     return Checkpoint(folder, config, model_class, shape, source, paged)
 
 
@@ -67,11 +73,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _resolve(folder: Path, raw: dict[str, Any]) -> tuple[Any, Any]:
-    """transformers' configuration and causal language model class for this config.json."""
+def _resolve(path: Path, raw: dict[str, Any]) -> tuple[Any, Any]:
+    """transformers' configuration and causal language model class for the config.json that a file holds."""
     from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
 
-    path = folder / "config.json"
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         if "auto_map" in raw:
@@ -95,7 +100,7 @@ def _resolve(folder: Path, raw: dict[str, Any]) -> tuple[Any, Any]:
     return config, model_class[0] if isinstance(model_class, tuple) else model_class
 
 
-def _can_page(folder: Path, raw: dict[str, Any], config: Any, model_class: Any) -> bool:
+def _can_page(path: Path, raw: dict[str, Any], config: Any, model_class: Any) -> bool:
     """Whether a model can run on pages of keys and values. Raises ModelError where it cannot run at all."""
     layers = set(getattr(config, "layer_types", None) or ())
     cause = None
@@ -112,9 +117,7 @@ def _can_page(folder: Path, raw: dict[str, Any], config: Any, model_class: Any) 
     elif not getattr(model_class, "_supports_attention_backend", False):
         cause = "a model whose attention cannot be replaced"
     if cause and (raw["model_type"] not in STOCK_CACHE_FAMILIES or config.is_encoder_decoder):
-        raise ModelError(
-            f"{folder / 'config.json'}: {raw['model_type']} is {cause}, not supported", _NOT_PAGED
-        )
+        raise ModelError(f"{path}: {raw['model_type']} is {cause}, not supported", _NOT_PAGED)
     return cause is None
 
 

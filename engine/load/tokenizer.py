@@ -1,8 +1,8 @@
-"""Text to ids and back through the model's own tokenizer.json and chat template. Knows no weights."""
+"""Text to ids and back through the model's own tokenizer and chat template. Knows no weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ import tokenizers
 
 from engine.load.checkpoint import read_json
 from engine.load.errors import ModelError
+from engine.load.gguf.header import read_header
+from engine.load.gguf.tokenizer import read_tokenizer
+from engine.load.tokenizer_parts import TokenizerParts
 from engine.protocol import Message
 
 FALLBACK_TEMPLATE = (
@@ -25,32 +28,20 @@ _SENTENCE_ENDS = (".", "!", "?", "\n", "。", "！", "？", "…")
 
 
 class HubTokenizer:
-    """Implements `engine.backend.Tokenizer` over a folder in Hugging Face format."""
+    """Implements `engine.backend.Tokenizer` over a folder in Hugging Face format, or a GGUF file."""
 
-    def __init__(self, folder: Path) -> None:
-        """Reads tokenizer.json, its configuration and the chat template. Raises ModelError."""
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ModelError(
-                f"{folder} has no tokenizer.json", "use a repository with a fast tokenizer, or convert it"
-            )
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises a bare Exception
-            raise ModelError(
-                f"{path} is not a readable tokenizer: {error}", "download the file again"
-            ) from error
+    def __init__(self, path: Path) -> None:
+        """Reads the tokenizer, its special tokens and the chat template. Raises ModelError."""
+        found = read_tokenizer(read_header(path)) if path.is_file() else _read_folder(path)
+        self._path = path
+        self._tokenizer = found.tokenizer
         # What training left in the file: a prompt may be neither cut nor filled up.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._folder = folder
-        settings = _optional_json(folder / "tokenizer_config.json")
-        specials = {**_optional_json(folder / "special_tokens_map.json"), **settings}
-        self._specials = {name: text for name in _SPECIAL if (text := _content(specials.get(name)))}
-        template = _template(folder, settings)
-        self.has_template = template is not None
-        self.chat_template = template or FALLBACK_TEMPLATE
-        self.eos_ids = frozenset(self._eos_ids(folder))
+        self._specials = found.specials
+        self.has_template = found.template is not None
+        self.chat_template = found.template or FALLBACK_TEMPLATE
+        self.eos_ids = found.eos_ids
         self.size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     @cached_property
@@ -75,7 +66,7 @@ class HubTokenizer:
         except Exception as error:  # a template is a program from elsewhere: it may raise anything
             cause = " ".join(str(error).split())[:300]
             raise ModelError(
-                f"the chat template of {self._folder} refuses this conversation: {cause}"
+                f"the chat template of {self._path} refuses this conversation: {cause}"
             ) from error
         return self.encode(rendered[0][0])
 
@@ -113,17 +104,35 @@ class HubTokenizer:
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         return sorted(set(vocabulary.values()) - special)
 
-    def _eos_ids(self, folder: Path) -> set[int]:
-        """End-of-sequence ids of the generation settings, the model and the tokenizer together."""
-        found: set[int] = set()
-        for name in ("generation_config.json", "config.json"):
-            value = _optional_json(folder / name).get("eos_token_id")
-            values = value if isinstance(value, list) else [value]
-            found.update(id for id in values if isinstance(id, int))
-        if (text := self._specials.get("eos_token")) is not None:
-            id = self._tokenizer.token_to_id(text)
-            found.update(() if id is None else (id,))
-        return found
+
+def _read_folder(folder: Path) -> TokenizerParts:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} has no tokenizer.json", "use a repository with a fast tokenizer, or convert it"
+        )
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises a bare Exception
+        raise ModelError(f"{path} is not a readable tokenizer: {error}", _DOWNLOAD) from error
+    settings = _optional_json(folder / "tokenizer_config.json")
+    named = {**_optional_json(folder / "special_tokens_map.json"), **settings}
+    specials = {name: text for name in _SPECIAL if (text := _content(named.get(name)))}
+    ends = _eos_ids(folder, tokenizer, specials)
+    return TokenizerParts(tokenizer, specials, _template(folder, settings), ends)
+
+
+def _eos_ids(folder: Path, tokenizer: tokenizers.Tokenizer, specials: Mapping[str, str]) -> frozenset[int]:
+    """End-of-sequence ids of the generation settings, the model and the tokenizer together."""
+    found: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        value = _optional_json(folder / name).get("eos_token_id")
+        values = value if isinstance(value, list) else [value]
+        found.update(id for id in values if isinstance(id, int))
+    if (text := specials.get("eos_token")) is not None:
+        id = tokenizer.token_to_id(text)
+        found.update(() if id is None else (id,))
+    return frozenset(found)
 
 
 def _template(folder: Path, settings: dict[str, Any]) -> str | None:

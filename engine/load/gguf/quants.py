@@ -1,0 +1,120 @@
+"""GGUF's blocks as `Quantized` matrices, and as dense values where no kind of these holds them.
+
+The layouts are those of ggml-common.h; the values of all other types come from the gguf package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from engine.load.gguf.block_types import Type
+from engine.nn.quantized import Quantized, pack_u4
+
+_PLAIN = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
+_STEP_ERROR = 0.01
+"""Of a quantization step: how far a Q4_K weight may be from what the file says."""
+
+
+def read_values(data: torch.Tensor, kind: Type, shape: tuple[int, ...]) -> torch.Tensor:
+    """Dense values [shape] of the bytes of a tensor: plain ones in their own dtype, others in float32."""
+    if kind.name in _PLAIN:
+        return data.view(_PLAIN[kind.name]).view(shape)
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    rows = data.numpy().reshape(-1, shape[-1] // kind.block * kind.nbytes)
+    values: np.ndarray = dequantize(rows, GGMLQuantizationType[kind.name])
+    return torch.from_numpy(values).view(shape)
+
+
+def read_matrix(data: torch.Tensor, kind: Type, shape: tuple[int, ...]) -> Quantized:
+    """The matrix [..., out, in] of the bytes of a tensor whose type is kept.
+
+    Exact, but for Q4_K, see `_q4_k`. Raises KeyError for a type that is not kept.
+    """
+    blocks = data.view(*shape[:-1], shape[-1] // kind.block, kind.nbytes)
+    return KEPT[kind.name](blocks)
+
+
+def _q8_0(blocks: torch.Tensor) -> Quantized:
+    """[..., blocks, 34]: a float16 scale, 32 codes with sign."""
+    return Quantized("s8", blocks[..., 2:].flatten(-2).view(torch.int8), _halves(blocks[..., :2]), 32)
+
+
+def _q4_0(blocks: torch.Tensor) -> Quantized:
+    """[..., blocks, 18]: a float16 scale, 32 codes as `Quantized` packs them; 8 is zero."""
+    return Quantized("u4", blocks[..., 2:].flatten(-2), _halves(blocks[..., :2]), 32)
+
+
+def _q6_k(blocks: torch.Tensor) -> Quantized:
+    """[..., blocks, 210]: 4 low bits, 2 high bits of 256 codes, 16 int8 scales, a float16 scale of these.
+
+    Scales are products of the two, which float32 holds exactly.
+    """
+    low, high, scales, scale = blocks.split([128, 64, 16, 2], -1)
+    low, high = low.unflatten(-1, (2, 64)), high.unflatten(-1, (2, 1, 32))
+    nibbles = torch.stack([low & 15, low >> 4], -2).unflatten(-1, (2, 32)).flatten(-3, -2)
+    pairs = torch.cat([(high >> shift) & 3 for shift in (0, 2, 4, 6)], -2)
+    codes = (nibbles | (pairs << 4)).to(torch.int8).sub_(32)
+    products = _halves(scale).float()[..., None] * scales.contiguous().view(torch.int8)
+    return Quantized("s8", codes.flatten(-4), products.flatten(-2), 16)
+
+
+def _q4_k(blocks: torch.Tensor) -> Quantized:
+    """[..., blocks, 144]: scales of scales and of minima, 6 bits of each per group of 32, 256 codes.
+
+    The file says w = step q - minimum. Here w = scale (q - zero), both in float16, where that is within a
+    hundredth of a step of it for every code of every group, else both in float32. The scale is `step`
+    rounded, and `zero` is chosen so that what the rounding does is nothing in the middle of the codes: half
+    of it remains at their ends. A group with minimum alone (step 0) becomes code 0 with zero 1.
+    """
+    scale, packed, codes = blocks[..., :4], blocks[..., 4:16], blocks[..., 16:]
+    of_steps, of_minima = _six_bits(packed)
+    both = _halves(scale).float()
+    step = (both[..., :1] * of_steps).flatten(-2)
+    minimum = (both[..., 1:] * of_minima).flatten(-2)
+    codes = codes.unflatten(-1, (4, 32))
+    values = torch.stack([codes & 15, codes >> 4], -2).flatten(-4)  # [..., in]
+    scales = step.half()
+    rounded = scales.float()
+    zeros = torch.where(scales == 0, 0, (minimum + 7.5 * (rounded - step)) / rounded).half()
+    if not _near(step, minimum, scales, zeros):
+        flat = step == 0
+        values = values.unflatten(-1, (-1, 32)).masked_fill(flat[..., None], 0).flatten(-2)
+        scales = torch.where(flat, minimum, step)
+        zeros = torch.where(flat, 1, minimum / step)
+    return Quantized("u4", pack_u4(values), scales, 32, zeros)
+
+
+def _near(step: torch.Tensor, minimum: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor) -> bool:
+    """Whether scale (q - zero) is step q - minimum for q = 0 and 15, and so between, up to the bound."""
+    bound = _STEP_ERROR * step.abs()
+    return all(
+        bool(((scales.float() * (q - zeros.float()) - (step * q - minimum)).abs() <= bound).all())
+        for q in (0, 15)
+    )
+
+
+def _six_bits(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[..., 12] bytes to two times [..., 8] numbers of 6 bits, as K-quants pack scales and minima."""
+    first, second, rest = packed.to(torch.int32).split(4, -1)
+    scales = torch.cat([first & 63, (rest & 15) | ((first >> 6) << 4)], -1)
+    minima = torch.cat([second & 63, (rest >> 4) | ((second >> 6) << 4)], -1)
+    return scales, minima
+
+
+def _halves(data: torch.Tensor) -> torch.Tensor:
+    """[..., 2 n] bytes to [..., n] float16, without the last dimension where n is 1."""
+    halves = data.contiguous().view(torch.float16)
+    return halves.squeeze(-1) if halves.shape[-1] == 1 else halves
+
+
+KEPT: dict[str, Callable[[torch.Tensor], Quantized]] = {
+    "Q8_0": _q8_0,
+    "Q4_0": _q4_0,
+    "Q4_K": _q4_k,
+    "Q6_K": _q6_k,
+}

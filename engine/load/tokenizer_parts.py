@@ -1,0 +1,17 @@
+"""What a model's files say of its tokenizer, whatever their format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tokenizers
+
+
+@dataclass(frozen=True)
+class TokenizerParts:
+    """The tokenizer, the special tokens that templates name (`bos_token`), and what ends a text."""
+
+    tokenizer: tokenizers.Tokenizer
+    specials: dict[str, str]
+    template: str | None
+    eos_ids: frozenset[int]
