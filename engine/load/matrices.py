@@ -34,15 +34,19 @@ class Lazy:
 class Passing:
     """A quantized matrix in the place of a tensor: can be moved, stacked and joined, and nothing else.
 
-    `matrix` is None after anything else, or where those joined are of different kinds.
+    Those that cannot be one quantized matrix become dense together. `matrix` is None after anything else.
     """
 
-    def __init__(self, matrix: Quantized | None) -> None:
+    def __init__(self, matrix: Quantized | None, dtype: torch.dtype | None = None) -> None:
         self.matrix = matrix
+        self._dtype = dtype
 
-    def to(self, *_: object, device: str | torch.device | None = None, **__: object) -> Passing:
-        """On another device; what dtype it would have as a tensor is of no matter."""
-        return self if device is None or self.matrix is None else Passing(self.matrix.to(device))
+    def to(
+        self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None, **_: object
+    ) -> Passing:
+        """On another device; `dtype` is what it will have if it becomes dense."""
+        moved = self.matrix if device is None or self.matrix is None else self.matrix.to(device)
+        return Passing(moved, dtype or self._dtype)
 
     @classmethod
     def __torch_function__(
@@ -51,14 +55,35 @@ class Passing:
         types: Sequence[type],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Passing:
+    ) -> Passing | torch.Tensor:
         dim = (kwargs or {}).get("dim", args[1] if len(args) > 1 else 0)
         parts = args[0] if args and isinstance(args[0], list | tuple) else ()
-        matrices = [part.matrix for part in parts if isinstance(part, Passing) and part.matrix is not None]
-        if not matrices or len(matrices) < len(parts):
+        shapes = [_shape(part) for part in parts]
+        combine: Callable[[Sequence[Quantized]], Quantized | None]
+        if function is torch.stack and dim == 0 and len(set(shapes)) == 1:
+            combine = stack
+        elif function in (torch.cat, torch.concat) and shapes and dim in (len(shapes[0]) - 2, -2):
+            combine = join
+        else:
             return cls(None)
-        if function is torch.stack and dim == 0:
-            return cls(stack(matrices))
-        if function in (torch.cat, torch.concat) and dim in (len(matrices[0].shape) - 2, -2):
-            return cls(join(matrices))
-        return cls(None)
+        if () in shapes:
+            return cls(None)
+        matrices = [part.matrix for part in parts if isinstance(part, Passing) and part.matrix is not None]
+        whole = combine(matrices) if len(matrices) == len(parts) else None
+        if whole is not None:
+            return cls(whole, parts[0]._dtype)
+        dense: torch.Tensor = function([_dense(part) for part in parts], *args[1:], **(kwargs or {}))
+        return dense
+
+
+def _shape(part: Passing | torch.Tensor) -> tuple[int, ...]:
+    if isinstance(part, torch.Tensor):
+        return tuple(part.shape)
+    return part.matrix.shape if part.matrix is not None else ()
+
+
+def _dense(part: Passing | torch.Tensor) -> torch.Tensor:
+    if isinstance(part, torch.Tensor):
+        return part
+    assert part.matrix is not None  # it has a shape
+    return part.matrix.dequantize(part._dtype or torch.float32)

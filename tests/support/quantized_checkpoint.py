@@ -147,12 +147,19 @@ LINEAR = re.compile(r"(?:proj|\bw[123])\.weight$")
 
 
 def from_codes(pack: Callable[[Codes], Parts], **choices: Any) -> Write:
-    """Every matrix quantized by the same choices; where its inputs are ordered, in an order of its own."""
+    """Every matrix quantized by the same choices.
+
+    Where inputs are ordered, each matrix has an order of its own; but an expert's first two share one,
+    as they share their inputs.
+    """
 
     def write(name: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
         own = dict(choices)
         if own.get("ordered") is not None:
-            own["ordered"] += len(name) + sum(name.encode())
+            shared = (
+                name.replace(".up_proj", ".gate_proj").replace(".w3", ".w1") if "experts" in name else name
+            )
+            own["ordered"] += sum(place * byte for place, byte in enumerate(shared.encode()))
         matrix = quantized(values, **own)
         return pack(matrix), matrix.values()
 
