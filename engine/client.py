@@ -282,9 +282,9 @@ def _absolute(spec: ModelSpec) -> ModelSpec:
 
 
 def _absolute_path(model: str) -> str:
-    """The path of a folder that is there; any other name as it is."""
+    """The path of a folder or GGUF file that is there; any other name as it is."""
     try:
         path = Path(model).expanduser()
-        return str(path.absolute()) if path.is_dir() else model
+        return str(path.absolute()) if path.is_dir() or (path.suffix == ".gguf" and path.is_file()) else model
     except (RuntimeError, OSError, ValueError):  # no such home, too long, NUL: the engine says so
         return model

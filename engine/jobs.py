@@ -33,10 +33,11 @@ class ModelKey(NamedTuple):
     @classmethod
     def of(cls, spec: ModelSpec) -> ModelKey:
         found = []
-        for folder in filter(None, (spec.model, spec.draft)):
+        for named in filter(None, (spec.model, spec.draft)):
             with contextlib.suppress(OSError, ValueError):
-                for path in sorted(Path(folder).glob("*")):
-                    if path.suffix in (".json", ".safetensors", ".jinja"):
+                place = Path(named)
+                for path in [place] if place.is_file() else sorted(place.glob("*")):
+                    if path.suffix in (".json", ".safetensors", ".jinja", ".gguf"):
                         state = path.stat()
                         found.append((path.name, state.st_size, state.st_mtime_ns))
         return cls(spec, tuple(found))

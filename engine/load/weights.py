@@ -1,4 +1,4 @@
-"""Checks a checkpoint's weight files before anything is loaded: safetensors only. Knows no torch."""
+"""Checks a checkpoint's safetensors before anything is loaded. Knows no torch."""
 
 from __future__ import annotations
 
@@ -76,8 +76,7 @@ def _shards(folder: Path) -> dict[str, set[str]]:
             )
     if gguf := sorted(folder.glob("*.gguf")):
         raise ModelError(
-            f"{folder} has its weights as GGUF ({gguf[0].name}), which cannot be loaded yet",
-            "use the safetensors repository of the same model",
+            f"{folder} has its weights as GGUF ({gguf[0].name})", f"name that file: --model {gguf[0]}"
         )
     raise ModelError(
         f"{folder} has no weights: neither {SINGLE} nor {INDEX}", "download the model completely"

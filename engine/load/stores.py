@@ -1,0 +1,155 @@
+"""Where other programs keep models: the Hugging Face cache, LM Studio, Ollama. Changes nothing there.
+
+Knows names and files only: no torch, nothing of what is in a model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.load.errors import ModelError
+
+Store = Literal["bundled", "huggingface", "lmstudio", "ollama"]
+OLLAMA, LM_STUDIO = "ollama:", "lmstudio:"
+"""What names of these stores' models begin with."""
+
+_SHARD = re.compile(r"(.+)-(\d{5})-of-\d{5}\.gguf")
+_PROJECTOR = "mmproj"
+"""Begins the names of GGUF files that hold only what turns images into embeddings."""
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_MAX_MANIFEST = 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model in a store; `name` is what `--model` takes."""
+
+    name: str
+    store: Store
+    path: Path
+    """The folder with config.json, or the GGUF file."""
+    nbytes: int
+    """On disk."""
+
+
+def ollama_models() -> Iterator[Stored]:
+    """What Ollama has, in every store of it that can be read: `ollama:qwen3:0.6b`."""
+    for root in _existing(
+        os.environ.get("OLLAMA_MODELS"), "~/.ollama/models", "/usr/share/ollama/.ollama/models"
+    ):
+        manifests = root / "manifests"
+        for manifest in sorted(manifests.glob("*/*/*/*")):
+            if manifest.is_file():
+                host, owner, model, tag = manifest.relative_to(manifests).parts
+                places = ["" if host.startswith("registry.") else host, "" if owner == "library" else owner]
+                name = "/".join([*filter(None, places), model])
+                blob = _blob(root, manifest)
+                yield Stored(f"{OLLAMA}{name}:{tag}", "ollama", blob, _size(blob))
+
+
+def lmstudio_models() -> Iterator[Stored]:
+    """What LM Studio has: `lmstudio:publisher/model`, with the file's name where there are several."""
+    for root in _existing("~/.lmstudio/models", "~/.cache/lm-studio/models"):
+        for folder in sorted(root.glob("*/*")):
+            if folder.is_dir():
+                name = f"{LM_STUDIO}{folder.parent.name}/{folder.name}"
+                yield from _in_folder(name, folder, "lmstudio")
+
+
+def huggingface_models() -> Iterator[Stored]:
+    """What the Hugging Face cache has: `owner/name`, with the file's name where it has several GGUF files."""
+    from huggingface_hub import CacheNotFound, scan_cache_dir
+
+    try:
+        cache = scan_cache_dir()
+    except (CacheNotFound, ValueError):  # none yet, or a file in its place
+        return
+    for repository in sorted(cache.repos, key=lambda repository: repository.repo_id):
+        if repository.repo_type == "model" and repository.revisions:
+            newest = max(
+                repository.revisions, key=lambda revision: ("main" in revision.refs, revision.last_modified)
+            )
+            yield from _in_folder(repository.repo_id, newest.snapshot_path, "huggingface")
+
+
+def find(name: str) -> Path | None:
+    """The folder or file of a model by the name that a store lists it under; None where none has it.
+
+    Ollama's tag `latest` and LM Studio's prefix may be left out. Raises ModelError where several are meant.
+    """
+    if name.startswith(OLLAMA):
+        tagged = name if ":" in name.removeprefix(OLLAMA).rpartition("/")[2] else f"{name}:latest"
+        return next((found.path for found in ollama_models() if found.name == tagged), None)
+    wanted = LM_STUDIO + name.removeprefix(LM_STUDIO)
+    models = list(lmstudio_models())
+    for found in models:
+        if wanted in (found.name, f"{found.name}/{found.path.name}"):
+            return found.path
+    if several := [found.name for found in models if found.name.startswith(f"{wanted}/")]:
+        raise _choice(name, several)
+    return None
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The GGUF models in a folder; of one that is split, its first file."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.gguf")):
+        if not path.name.lower().startswith(_PROJECTOR):
+            shard = _SHARD.fullmatch(path.name)
+            found.setdefault(shard[1] if shard else path.name, path)
+    return list(found.values())
+
+
+def only_model_file(folder: Path, name: str) -> Path | None:
+    """The one GGUF model in a folder, None where it has none. Raises ModelError where it has several."""
+    files = model_files(folder)
+    if len(files) > 1:
+        raise _choice(name, [f"{name}/{file.name}" for file in files])
+    return files[0] if files else None
+
+
+def _choice(name: str, names: list[str]) -> ModelError:
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return ModelError(f"{name} has {len(names)} GGUF models", f"name one of them: {shown}")
+
+
+def _existing(*folders: str | None) -> list[Path]:
+    """Folders that are there, each once."""
+    paths = [Path(folder).expanduser() for folder in folders if folder]
+    return list(dict.fromkeys(path for path in paths if path.is_dir()))
+
+
+def _in_folder(name: str, folder: Path, store: Store) -> Iterator[Stored]:
+    files = [] if (folder / "config.json").is_file() else model_files(folder)
+    if not files:
+        yield Stored(name, store, folder, sum(_size(path) for path in folder.rglob("*")))
+    for file in files:
+        shard = _SHARD.fullmatch(file.name)
+        parts = folder.glob(f"{shard[1]}-*.gguf") if shard else [file]
+        own = name if len(files) == 1 else f"{name}/{file.name}"
+        yield Stored(own, store, file, sum(_size(part) for part in parts))
+
+
+def _blob(root: Path, manifest: Path) -> Path:
+    """The file with the weights that a manifest names; the manifest itself where it names none."""
+    try:
+        with manifest.open("rb") as file:
+            layers = json.loads(file.read(_MAX_MANIFEST))["layers"]
+        digests = [layer["digest"] for layer in layers if layer["mediaType"].endswith(".image.model")]
+        digest = _DIGEST.fullmatch(digests[0])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return manifest
+    return root / "blobs" / f"sha256-{digest[1]}" if digest else manifest
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
