@@ -19,6 +19,7 @@ from app import locations
 from app.errors import CommandError, reason
 from app.files import write_atomically
 from engine.protocol import KV, ModelSpec, Overflow, Sampling, Think
+from engine.protocol.quant import parse_quant
 
 ShowThinking = Literal["hidden", "line", "full"]
 
@@ -31,6 +32,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     device: str | None = None
     threads: int | None = None
     context: int | None = None
+    quant: str | None = None
+    """In what weights are kept; None: as the checkpoint has them, or as the profile says."""
     kv: KV = "model"
     deterministic: bool = False
     draft: str | None = None
@@ -67,6 +70,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             profile=self.profile,
             context=self.context,
             threads=self.threads,
+            quant=self.quant,
             kv=self.kv,
             deterministic=self.deterministic,
             draft=self.draft,
@@ -180,6 +184,12 @@ def size(value: object) -> int:
     return count
 
 
+def quantization(value: object) -> str:
+    """Text as `engine.protocol.quant` reads it. Raises ValueError."""
+    parse_quant(str(value))
+    return str(value)
+
+
 def _text(value: object) -> str:
     if isinstance(value, str) and value.strip():
         value.encode()  # raises UnicodeEncodeError, a ValueError, for what no message can carry
@@ -239,6 +249,7 @@ _KINDS: dict[str, _Kind] = {
     "device": _Kind("cpu, cuda or cuda:N", _text),
     "threads": _COUNT,
     "context": _COUNT,
+    "quant": _Kind("none, int8, int4, fp8 or auto, with exceptions ,PATTERN=KIND", quantization),
     "kv": _one_of(get_args(KV)),
     "deterministic": _Kind("true or false", _truth),
     "draft": _Kind("a model, exit:N or off", _text),

@@ -58,6 +58,8 @@ class Profile:
     bandwidth: Figure | None = None
     peaks: Mapping[str, Figure] = field(default_factory=dict)
     watts: float | None = None
+    quant: str | None = None
+    """As which weights are kept where nothing else is asked for: as for `--quant`."""
 
     @property
     def dtype(self) -> str | None:
@@ -133,7 +135,7 @@ def parse(text: str) -> list[Profile]:
 
 _TEXTS = ("id", "name", "vendor", "kind", "source")
 _NUMBERS = ("memory_gib", "sm_count", "bandwidth_gb_s", "watts")
-_FIELDS = (*_TEXTS, *_NUMBERS, "match", "bandwidth_basis", "tflops", "tflops_basis")
+_FIELDS = (*_TEXTS, *_NUMBERS, "match", "quant", "bandwidth_basis", "tflops", "tflops_basis")
 
 
 def _profile(entry: Mapping[str, object]) -> Profile:
@@ -172,6 +174,7 @@ def _profile(entry: Mapping[str, object]) -> Profile:
         else Figure(bandwidth * 1e9, _basis(entry, "bandwidth_basis", label)),
         peaks={dtype: Figure(_positive(peak, dtype, label) * 1e12, basis) for dtype, peak in peaks.items()},
         watts=numbers.get("watts"),
+        quant=_text(entry, "quant", label) if "quant" in entry else None,
     )
 
 

@@ -54,6 +54,12 @@ Examples:
 @click.option("--threads", type=int, metavar="N", help="CPU threads of the engine.")
 @click.option("--context", type=int, metavar="N", help="Tokens of context to load the model with.")
 @click.option(
+    "--quant",
+    metavar="none|int8|int4|fp8|auto",
+    help="Quantize the weights as they are loaded. PATTERN=KIND after a comma excepts some: "
+    "int4,down_proj=int8; auto goes by the hardware and its free memory.",
+)
+@click.option(
     "--kv",
     metavar="model|int8",
     help="How keys and values are kept: in the model's own dtype, or rounded to int8, for less memory.",

@@ -84,6 +84,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @click.option("--profile", metavar="NAME", help="The hardware profile to run with (see: mull profiles).")
 @click.option("--draft", metavar="MODEL|exit:N|off", help="Who guesses tokens ahead (see: mull ask --help).")
+@click.option("--quant", metavar="none|int8|int4|fp8|auto", help="Quantize the weights as they are loaded.")
 @click.option("--kv", metavar="model|int8", help="Keys and values in the model's own dtype, or in int8.")
 @click.option("--think", metavar="off|max|N", help="How many tokens an answer may think.")
 @click.option("--offline", is_flag=True, default=None, help=OFFLINE_HELP)

@@ -37,7 +37,7 @@ async def _status() -> EngineStatus | None:
 
 def _lines(status: EngineStatus) -> list[tuple[str, str]]:
     model = status.model
-    dtypes = f"{model.dtype}, KV {model.kv_dtype}" if model else ""
+    dtypes = f"{model.weights}, KV {model.kv_dtype}" if model else ""
     leaves = "in use" if status.unloads_in_s is None else f"leaves in {figures.seconds(status.unloads_in_s)}"
     return [
         ("process", f"{status.pid}, up {figures.seconds(status.uptime_s)}, {leaves}"),
@@ -45,6 +45,7 @@ def _lines(status: EngineStatus) -> list[tuple[str, str]]:
             "model",
             f"{model.name} ({dtypes} on {model.device}, {model.context} tokens)" if model else "none",
         ),
+        *([("quantized", model.quantization)] if model and model.quantization else []),
         ("profile", model.profile if model else "none"),
         (
             "memory",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
 from engine.load.checkpoint import Checkpoint
 from engine.load.errors import ModelError
-from engine.load.quantizer import LoadingConfig, Quantize, keep
+from engine.load.quantizer import LoadingConfig, Quantize, keep, tie_head
 
 Progress = Callable[[str, int | None, int | None], None]
 """Called with a stage, and bytes done and in total where they are known."""
@@ -71,13 +71,17 @@ def load_model(
             "download the model completely",
         )
     progress(stage, total, total)
-    return model.eval().requires_grad_(False).to(device)
+    model.eval().requires_grad_(False).to(device)
+    tie_head(model)
+    return model
 
 
 class _Loading:
     """Stands in for transformers' progress bar: passes the items on and reports the bytes of each."""
 
-    def __init__(self, args: tuple[Any, ...], sizes: dict[str, int], stage: str, progress: Progress) -> None:
+    def __init__(
+        self, args: tuple[Any, ...], sizes: Mapping[str, int], stage: str, progress: Progress
+    ) -> None:
         self._items: Iterable[Any] = args[0] if args else ()
         self._sizes = sizes
         self._stage = stage

@@ -32,7 +32,7 @@ def keep(_name: str, _values: torch.Tensor) -> None:
 
 
 @register_quantization_config(_METHOD)
-class LoadingConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class LoadingConfig(QuantizationConfigMixin):
     """How transformers is told to load through this file."""
 
     def __init__(
@@ -53,15 +53,16 @@ class LoadingConfig(QuantizationConfigMixin):  # type: ignore[misc]
 
 
 @register_quantizer(_METHOD)
-class _Quantizer(HfQuantizer):  # type: ignore[misc]
+class _Quantizer(HfQuantizer):
     """Has every matrix pass through `_Place`; loading is then in order, one at a time."""
 
     requires_calibration = False
+    quantization_config: LoadingConfig
 
     def param_needs_quantization(self, model: Any, param_name: str, **_: Any) -> bool:
-        module, _, name = param_name.rpartition(".")
-        owner = model.get_submodule(module)
-        if isinstance(owner, nn.Linear | nn.Embedding | QuantLinear | QuantEmbedding):
+        path, _dot, name = param_name.rpartition(".")
+        owner = model.get_submodule(path)
+        if isinstance(owner, nn.Linear | nn.Embedding):
             return name == "weight"
         parameter = getattr(owner, name, None)
         return getattr(parameter, "ndim", 0) == 3 and hasattr(owner, "num_experts")
@@ -71,9 +72,6 @@ class _Quantizer(HfQuantizer):  # type: ignore[misc]
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
         self.remove_quantization_config(model)
-        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-        if isinstance(embedding, QuantEmbedding) and getattr(head, "weight", None) is embedding.weight:
-            model.set_output_embeddings(QuantLinear(embedding.matrix, head.bias))
         return model
 
     def is_serializable(self, **_: Any) -> bool:
@@ -84,7 +82,14 @@ class _Quantizer(HfQuantizer):  # type: ignore[misc]
         return False
 
 
-class _Place(ConversionOps):  # type: ignore[misc]
+def tie_head(model: Any) -> None:
+    """Have a head that is tied to a quantized embedding compute with its matrix."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if isinstance(embedding, QuantEmbedding) and getattr(head, "weight", None) is embedding.weight:
+        model.set_output_embeddings(QuantLinear(embedding.matrix, head.bias))
+
+
+class _Place(ConversionOps):
     def __init__(self, config: LoadingConfig) -> None:
         self._config = config
 
@@ -93,9 +98,9 @@ class _Place(ConversionOps):  # type: ignore[misc]
     ) -> dict[str, torch.Tensor]:
         """Put quantized parameters in place; what stays a tensor is returned, for transformers to do so."""
         left = {}
-        for target, value in input_dict.items():
-            value = value[0] if isinstance(value, list) else value
-            owner, _, name = target.rpartition(".")
+        for target, found in input_dict.items():
+            value = found[0] if isinstance(found, list) else found
+            owner, _dot, name = target.rpartition(".")
             module = model.get_submodule(owner)
             transposed = getattr(module, "is_transposed", False)
             if isinstance(value, Passing):
@@ -104,6 +109,8 @@ class _Place(ConversionOps):  # type: ignore[misc]
                 matrix: Quantized | None = self._fitting(target, value.matrix, expected)
             else:
                 matrix = self._config.quantize(target, value.mT if transposed else value)
+            if matrix is not None and isinstance(module, nn.Embedding) and type(module) is not nn.Embedding:
+                value, matrix = matrix.dequantize(self._config.dtype), None  # one that does more than look up
             if matrix is None:
                 left[target] = value
                 continue

@@ -38,8 +38,14 @@ class Source(Protocol):
         """Bytes in the files by parameter, under the names that `open` gives them."""
         ...
 
-    def memory(self, itemsize: int) -> int:
-        """Bytes in memory where each value that is not quantized takes `itemsize`."""
+    @property
+    def quantized_bytes(self) -> int:
+        """Bytes in memory of the matrices that are quantized in the files."""
+        ...
+
+    @property
+    def plain(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of the parameters that are not."""
         ...
 
     def open(self) -> Any:
@@ -80,12 +86,16 @@ class SafetensorsSource:
             sizes[f"{matrix}.weight"] = sum(self._tensors[name].nbytes for name in parts.values())
         return sizes
 
-    def memory(self, itemsize: int) -> int:
-        """The quantized part is taken to be as large as in the files."""
-        quantized = sum(
-            self._tensors[name].nbytes for parts in self._matrices.values() for name in parts.values()
-        )
-        return quantized + itemsize * sum(stored.elements for stored in self._plain.values())
+    @property
+    def quantized_bytes(self) -> int:
+        """What they take in the files, times what the scheme's codes grow by; some may have to be dense."""
+        growth = self._scheme.growth if self._scheme else 1.0
+        names = (name for parts in self._matrices.values() for name in parts.values())
+        return int(growth * sum(self._tensors[name].nbytes for name in names))
+
+    @property
+    def plain(self) -> dict[str, tuple[int, ...]]:
+        return {name: stored.shape for name, stored in self._plain.items()}
 
     @contextmanager
     def open(self) -> Iterator[dict[str, Any]]:

@@ -317,7 +317,7 @@ def environment(backend: Backend, sampler: Sampler) -> Environment:
         architecture=info.architecture,
         device=info.device,
         profile=info.profile,
-        weight_dtype=info.dtype,
+        weight_dtype=info.weights,
         kv_dtype=info.kv_dtype,
         kernel_class=backend.kernel_class,
         threads=info.threads,
@@ -327,4 +327,5 @@ def environment(backend: Backend, sampler: Sampler) -> Environment:
         temperature=sampler.temperature,
         top_p=sampler.top_p,
         top_k=sampler.top_k,
+        quantization=info.quantization,
     )

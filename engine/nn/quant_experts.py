@@ -18,7 +18,7 @@ def replace_parameter(experts: nn.Module, name: str, matrix: Quantized) -> None:
     """Put a quantized [experts, out, in] in place of one of the module's 3-D parameters."""
     delattr(experts, name)
     setattr(experts, name, ExpertMatrices(matrix))
-    experts.forward = MethodType(_forward, experts)  # type: ignore[method-assign]
+    experts.forward = MethodType(_forward, experts)
 
 
 def _forward(

@@ -55,6 +55,7 @@ class ExpertMatrices(Holder):
     """Stands in for one parameter of a layer's experts; its matrix is [experts, out, in]."""
 
 
-def holders(model: nn.Module) -> list[Holder]:
-    """The modules that hold a quantized matrix; a head tied to the embedding holds the same one."""
-    return [module for module in model.modules() if isinstance(module, Holder)]
+def matrices_of(model: nn.Module) -> list[Quantized]:
+    """The quantized matrices of a model, each once: a head tied to the embedding has the same one."""
+    found = [module.matrix for module in model.modules() if isinstance(module, Holder)]
+    return list({id(matrix): matrix for matrix in found}.values())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from engine.nn.quant_modules import holders
+from engine.nn.quant_modules import matrices_of
+from engine.nn.quantized import Quantized
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Sizes:
     nbytes: int
     weight_bytes: float
     head_bytes: float
+    kinds: Mapping[str, int]
+    """Quantized matrices by kind and inputs per scale, `u4-g64`; those of a layer's experts count as one."""
 
 
 def sizes_of(model: Any) -> Sizes:
@@ -34,6 +38,7 @@ def sizes_of(model: Any) -> Sizes:
         nbytes=sum(size for _, _, size in everything),
         weight_bytes=_each(matrices),
         head_bytes=_each([(count, size) for _, count, size in of_head]),
+        kinds=Counter(_kind(matrix) for matrix in matrices_of(model)),
     )
 
 
@@ -41,11 +46,12 @@ def _sizes(module: nn.Module) -> Iterator[tuple[int, int, int]]:
     """(identity, elements, bytes) of what a module and those in it hold."""
     for parameter in module.parameters():
         yield id(parameter), parameter.numel(), parameter.nbytes
-    seen: set[int] = set()
-    for holder in holders(module):
-        if id(holder.matrix) not in seen:
-            seen.add(id(holder.matrix))
-            yield id(holder.matrix), holder.matrix.elements, holder.matrix.nbytes
+    for matrix in matrices_of(module):
+        yield id(matrix), matrix.elements, matrix.nbytes
+
+
+def _kind(matrix: Quantized) -> str:
+    return f"{matrix.kind}-g{matrix.group}" if matrix.group < matrix.inputs else f"{matrix.kind}-row"
 
 
 def _each(sizes: list[tuple[int, int]]) -> float:

@@ -38,6 +38,11 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     context: int | None = None
     threads: int | None = None
     kv: KV = "model"
+    quant: str | None = None
+    """In what matrices are kept: none, int8, int4, fp8 or auto, with exceptions `,PATTERN=KIND`.
+
+    None: as the checkpoint has them, or as the profile says.
+    """
     deterministic: bool = False
     """Each token's bits are the same whatever is computed beside it; slower."""
     draft: str | None = None
@@ -111,8 +116,13 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     parameters: int
     weight_bytes: int
     dtype: str
+    """In which the model computes, and keeps what is not quantized."""
     kv_dtype: str
     """Of keys and values."""
+    weights: str = ""
+    """In which most of the weights are kept: the dtype, or `int4`, or what the checkpoint's format says."""
+    quantization: str | None = None
+    """How matrices are quantized, who chose it, and how many in which way; None where they are not."""
     device: str
     profile: str
     simulated: bool = False

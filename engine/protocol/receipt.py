@@ -56,6 +56,7 @@ class Environment(Struct, frozen=True, kw_only=True):
     device: str
     profile: str
     weight_dtype: str
+    """As most are kept: a dtype, or how they are quantized, which `quantization` tells in full."""
     kv_dtype: str
     kernel_class: str
     threads: int
@@ -65,6 +66,7 @@ class Environment(Struct, frozen=True, kw_only=True):
     temperature: float
     top_p: float
     top_k: int
+    quantization: str | None = None
 
 
 class TokenCounts(Struct, frozen=True, kw_only=True):

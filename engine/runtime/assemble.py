@@ -9,17 +9,21 @@ from typing import Any
 import torch
 
 from engine.load.checkpoint import Checkpoint
+from engine.load.choose import choose, smallest, weight_memory
 from engine.load.errors import DoesNotFit
 from engine.load.model import Progress, load_model
+from engine.load.plan import QuantPlan
+from engine.load.quantizer import Quantize
 from engine.nn import attention
 from engine.nn.linear import can_pack
-from engine.nn.sizes import sizes_of
+from engine.nn.sizes import Sizes, sizes_of
 from engine.runtime.agreement import fastest_forward
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE, PagePool
 from engine.runtime.runner import AnyRunner, Forward, Runner, StockForward
 from engine.runtime.storage import StorageKind
 from engine.runtime.unpaged import CachePool, CacheRunner
+from profiles.catalogue import Profile
 from profiles.costs import kv_bytes_per_token, state_bytes
 from profiles.shape import ModelShape
 
@@ -53,8 +57,7 @@ class Assembled:
     runner: AnyRunner
     paged: Paged | None
     """None where it runs on transformers' own cache."""
-    parameters: int
-    weight_bytes: int
+    sizes: Sizes
     capability: str
 
     @property
@@ -70,6 +73,7 @@ def assemble(
     checkpoint: Checkpoint,
     dtype: str,
     device: str,
+    quantize: Quantize | None,
     pack: bool,
     exact: bool,
     kind: StorageKind,
@@ -82,9 +86,8 @@ def assemble(
     `exact` is as for `Runner`. Raises ModelError.
     """
     attention.register()
-    model = load_model(
-        checkpoint, dtype, device, attention.NAME if checkpoint.paged else STOCK_ATTENTION, on_progress
-    )
+    name = attention.NAME if checkpoint.paged else STOCK_ATTENTION
+    model = load_model(checkpoint, dtype, device, name, on_progress, quantize)
     sizes, head_dim = sizes_of(model), checkpoint.shape.head_dim
     kv_bytes = kind.vector_bytes(head_dim, model.dtype) / head_dim
     shape = replace(
@@ -110,8 +113,7 @@ def assemble(
         context=context,
         runner=runner,
         paged=paged,
-        parameters=sizes.parameters,
-        weight_bytes=sizes.nbytes,
+        sizes=sizes,
         capability=capability,
     )
 
@@ -121,21 +123,26 @@ def affordable(shape: ModelShape, device: str) -> int:
     return int(system_memory(device).free * KV_SHARE / kv_bytes_per_token(shape))
 
 
-def fitting_dtype(checkpoint: Checkpoint, preferred: str, free: int) -> str:
-    """float32 checkpoints stay so; others get the machine's dtype, or 16 bits where only those fit.
+def fitting(
+    checkpoint: Checkpoint, quant: str | None, profile: Profile, preferred: str, free: int
+) -> tuple[str, QuantPlan]:
+    """The dtype of what is not quantized, and what is.
 
-    Raises DoesNotFit.
+    float32 checkpoints stay so; others get the machine's dtype, or 16 bits where only those fit. Raises
+    DoesNotFit.
     """
-    source = checkpoint.source
+    source, tied = checkpoint.source, bool(checkpoint.config.tie_word_embeddings)
     dtype = _STORED.get(source.dtype, preferred)
-    if dtype == "fp32" and source.dtype not in _STORED and source.memory(4) > free:
+    plan = choose(quant, profile, source, tied, _BYTES[dtype], free)
+    if dtype == "fp32" and source.dtype not in _STORED and weight_memory(source, plan, 4) > free:
         dtype = "bf16"
-    if (needed := source.memory(_BYTES[dtype])) > free:
+    if (needed := weight_memory(source, plan, _BYTES[dtype])) > free:
+        nearest = smallest(source, tied, _BYTES[dtype], free)
         raise DoesNotFit(
             f"{checkpoint.folder} needs {needed / 1e9:.1f} GB for its weights, {free / 1e9:.1f} GB are free",
-            "use a smaller model, or free memory",
+            f"load it with --quant {nearest}" if nearest else "use a smaller model, or free memory",
         )
-    return dtype
+    return dtype, plan
 
 
 def longest_context(config: Any) -> int:

@@ -9,12 +9,13 @@ import torch
 
 from engine.backend import Sampler
 from engine.load.checkpoint import Checkpoint, inspect, read_json
+from engine.load.choose import described, quantize_by
 from engine.load.errors import DoesNotFit, ModelError
 from engine.load.locate import locate, shown_name
 from engine.load.tokenizer import HubTokenizer
 from engine.page_files import PageFolder
 from engine.protocol import ModelInfo, ModelSpec
-from engine.runtime.assemble import affordable, assemble, fitting_dtype, longest_context
+from engine.runtime.assemble import affordable, assemble, fitting, longest_context
 from engine.runtime.create_draft import OFF, inspect_draft, speculation
 from engine.runtime.fingerprint import fingerprint
 from engine.runtime.local import LocalBackend
@@ -54,7 +55,7 @@ def create(
     small = sum(checkpoint.source.sizes.values()) < SMALL_BYTES
     threads = spec.threads or (1 if small else settings.threads)
     torch.set_num_threads(threads)
-    dtype = fitting_dtype(checkpoint, settings.dtype, system_memory(device).free)
+    dtype, plan = fitting(checkpoint, spec.quant, profile, settings.dtype, system_memory(device).free)
     tokenizer = HubTokenizer(folder)
     if tokenizer.size > checkpoint.shape.vocab:
         raise ModelError(
@@ -69,6 +70,7 @@ def create(
         checkpoint,
         dtype,
         device,
+        quantize_by(plan) if plan else None,
         not small or spec.deterministic,
         spec.deterministic,
         KINDS[spec.kv],
@@ -77,11 +79,13 @@ def create(
     )
     context = loaded.context
     # experts' products are transformers' own, whose bits depend on how many tokens they are given
-    exact = spec.deterministic and "packed" in loaded.path and not loaded.shape.experts
+    quantization = described(plan, checkpoint.source, loaded.sizes)
+    exact = spec.deterministic and "packed" in loaded.path and not loaded.shape.experts and not quantization
     kv_dtype = dtype if spec.kv == "model" else spec.kv
     arithmetic = [
         loaded.capability,
         dtype,
+        *loaded.sizes.kinds,
         *([f"kv-{kv_dtype}"] if kv_dtype != dtype else []),
         *loaded.path,
         *(["exact"] if exact else []),
@@ -94,10 +98,12 @@ def create(
             path=str(folder),
             revision=folder.name if folder.parent.name == "snapshots" else None,
             architecture=checkpoint.model_class.__name__,
-            parameters=loaded.parameters,
-            weight_bytes=loaded.weight_bytes,
+            parameters=loaded.sizes.parameters,
+            weight_bytes=loaded.sizes.nbytes,
             dtype=dtype,
             kv_dtype=kv_dtype,
+            weights=(checkpoint.source.quantization or plan.name) if quantization else dtype,
+            quantization=quantization,
             device=device,
             profile=profile.id,
             context=context,
@@ -112,7 +118,7 @@ def create(
         defaults=_defaults(folder),
         kernel_class=kernel_class,
         runner=loaded.runner,
-        speculation=speculation(spec, draft, loaded, settings.dtype, device, on_progress),
+        speculation=speculation(spec, draft, loaded, profile, settings.dtype, device, on_progress),
         store=(
             open_store(prompts, fingerprint(checkpoint, kernel_class), loaded.paged.pool)
             if prompts and loaded.paged

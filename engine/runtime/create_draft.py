@@ -10,16 +10,18 @@ from engine.load.checkpoint import Checkpoint, inspect
 from engine.load.errors import ModelError
 from engine.load.locate import locate, shown_name
 from engine.load.model import Progress
+from engine.load.plan import NONE
 from engine.load.tokenizer import HubTokenizer
 from engine.nn.fused import FirstLayers, FusedDecoder
 from engine.protocol import ModelSpec
-from engine.runtime.assemble import Assembled, affordable, assemble, fitting_dtype, longest_context
+from engine.runtime.assemble import Assembled, affordable, assemble, fitting, longest_context
 from engine.runtime.draft import DraftModel, EarlyExit
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE
 from engine.runtime.runner import Runner
 from engine.runtime.speculation import Speculation
 from engine.runtime.storage import KINDS
+from profiles.catalogue import Profile
 
 OFF = "off"
 _EXIT = re.compile(r"exit:(.*)")
@@ -63,6 +65,7 @@ def speculation(
     spec: ModelSpec,
     draft: Draft | None,
     model: Assembled,
+    profile: Profile,
     preferred_dtype: str,
     device: str,
     on_progress: Progress,
@@ -85,10 +88,12 @@ def speculation(
         first = FirstLayers(model.paged.forward, draft.by)
         return Speculation(EarlyExit(info, Runner(first, model.paged.pool)))
     longest = longest_context(draft.by.config)
+    dtype, _ = fitting(draft.by, NONE, profile, preferred_dtype, system_memory(device).free)
     loaded = assemble(
         draft.by,
-        fitting_dtype(draft.by, preferred_dtype, system_memory(device).free),
+        dtype,
         device,
+        None,
         model.paged.packed,
         False,
         KINDS[spec.kv],
@@ -99,4 +104,4 @@ def speculation(
     assert loaded.paged is not None  # else it was refused
     runner = Runner(loaded.paged.forward, loaded.paged.pool)
     vocabulary = min(model.shape.vocab, loaded.shape.vocab)  # one may be padded further than the other
-    return Speculation(DraftModel(info, runner, loaded.context, vocabulary, loaded.weight_bytes))
+    return Speculation(DraftModel(info, runner, loaded.context, vocabulary, loaded.sizes.nbytes))

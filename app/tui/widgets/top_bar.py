@@ -72,7 +72,7 @@ class TopBar(Horizontal):
             return Content.assemble(("mull", "bold $mull-effort"), "  ", (short_name(self.wanted), "bold"))
         profile = clean_line(self.model.profile or self.model.device)  # says so if simulated
         details = [f"{_short_count(self.model.parameters)} parameters"] if self.size.width >= 60 else []
-        details += [clean_line(self.model.dtype), profile]
+        details += [clean_line(self.model.weights), profile]
         return Content.assemble(
             ("mull", "bold $mull-effort"), "  ", (short_name(self.model.name), "bold"),
             (" · " + " · ".join(details), "$mull-muted"),

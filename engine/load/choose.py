@@ -1,0 +1,103 @@
+"""Which quantization a model is loaded with: as asked for, as the profile says, or as memory has room."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from engine.load.errors import BadSpec, ModelError
+from engine.load.plan import NONE, QuantPlan, plan_of
+from engine.load.quantizer import Quantize
+from engine.load.source import Source
+from engine.nn.quantized import Kind, Quantized
+from engine.nn.rounding import round_matrix
+from engine.nn.sizes import Sizes
+from engine.protocol.quant import AUTO, parse_quant
+from profiles.catalogue import Profile
+
+_ROOM = 0.8
+"""Of the free memory, what `auto` gives the weights: the rest is for keys and values."""
+_STEPS: tuple[Kind | None, ...] = (None, "s8", "u4")
+"""From most exact to smallest."""
+
+
+def choose(
+    quant: str | None, profile: Profile, source: Source, tied: bool, itemsize: int, free: int
+) -> QuantPlan:
+    """The plan for a checkpoint whose plain values take `itemsize` bytes, with `free` bytes of memory.
+
+    Raises BadSpec for what cannot be asked for, ModelError for a checkpoint that is quantized already.
+    """
+    if source.quantization is not None:
+        if quant not in (None, NONE, AUTO):
+            raise ModelError(
+                f"{source.files[0].parent} is quantized already ({source.quantization}), not to {quant[:40]}",
+                "leave --quant out, or use the unquantized model",
+            )
+        return QuantPlan(reason="as in its files")
+    by = "as asked for" if quant is not None else f"as the profile {profile.id} says"
+    try:
+        asked = parse_quant(quant or profile.quant or NONE)
+    except ValueError as error:
+        raise BadSpec(str(error)) from error
+    plan = plan_of(asked, tied, by)
+    if asked.base != AUTO:
+        return plan
+    elements = sum(math.prod(shape) for shape in source.plain.values())
+    first = _STEPS.index(preferred(profile, elements))
+    for base in _STEPS[first:]:
+        plan = replace(plan, base=base)
+        if weight_memory(source, plan, itemsize) <= free * _ROOM:
+            break
+    size = weight_memory(source, plan, itemsize)
+    why = "what such hardware is best used with" if base == _STEPS[first] else "what the memory has room for"
+    return replace(plan, reason=f"{why}: {size / 1e9:.1f} of {free / 1e9:.1f} GB free")
+
+
+def preferred(profile: Profile, parameters: int) -> Kind | None:
+    """What a model of so many parameters is best kept in on such hardware, memory apart."""
+    if profile.kind == "cpu":
+        return "s8"
+    memory = (profile.memory_bytes or 0) / 2**30
+    if memory <= 8:
+        return "u4" if parameters > 3e9 else None
+    if memory <= 24:
+        return "s8" if parameters > 8e9 else None
+    return None
+
+
+def weight_memory(source: Source, plan: QuantPlan, itemsize: int) -> int:
+    """Bytes that a checkpoint's weights take in memory."""
+    plain = sum(
+        math.prod(shape) * plan.bytes_each(name, shape, itemsize) for name, shape in source.plain.items()
+    )
+    return source.quantized_bytes + round(plain)
+
+
+def smallest(source: Source, tied: bool, itemsize: int, room: int) -> str | None:
+    """The most exact `--quant` with which a checkpoint takes no more than so many bytes, if there is one."""
+    if source.quantization is not None:
+        return None
+    plans = (QuantPlan(kind, tied=tied) for kind in _STEPS[1:])
+    return next((plan.name for plan in plans if weight_memory(source, plan, itemsize) <= room), None)
+
+
+def quantize_by(plan: QuantPlan) -> Quantize:
+    """What loading does to each matrix by a plan."""
+
+    def quantize(name: str, values: torch.Tensor) -> Quantized | None:
+        kind = plan.kind(name, tuple(values.shape))
+        return round_matrix(values, kind) if kind else None
+
+    return quantize
+
+
+def described(plan: QuantPlan, source: Source, sizes: Sizes) -> str | None:
+    """As a person reads it: what, why, and how many matrices became what; None where nothing is quantized."""
+    name = source.quantization or (plan.name if plan else None)
+    if name is None:
+        return None
+    counts = ", ".join(f"{count} × {kind}" for kind, count in sizes.kinds.items())
+    return f"{name} ({plan.reason}): {counts or 'no matrix'}"

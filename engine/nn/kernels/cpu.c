@@ -1,0 +1,480 @@
+/* y = x W^T on a processor, for W in few bits (engine/nn/quantized.py). Built by build.py, called by cpu.py.
+ *
+ * A weight is scale * (code - zero), rounded as `Quantized.dequantize` rounds it, and never written to memory
+ * for a single row. An output is the sum, over every DEPTH inputs, of the lanes of one vector that ran along
+ * them: the same additions in the same order whatever rows and outputs are computed beside it, on however many
+ * threads. They differ between instruction sets, whose vectors differ in width.
+ *
+ * The file includes itself: the part under ISA is compiled once for each instruction set.
+ */
+#ifndef ISA
+
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+enum { U4, S8, F8, DENSE };
+enum { PLAIN, AVX2, AVX512, NEON };
+
+enum {
+    UNIT_BYTES = 16, /* of codes, decoded at once: 32 inputs of U4, 16 of the others */
+    DEPTH = 1024,    /* inputs whose decoded weights stay in the cache */
+    OUTPUTS = 4,     /* computed side by side */
+    PANEL = 64,      /* rows for which weights are decoded anew: their activations stay in the cache */
+    CHUNK = 32,      /* outputs that a thread takes at a time */
+    THREADS = 64,
+};
+
+/* Rows begins[i] to begins[i + 1] are multiplied with the matrix experts[i]. */
+typedef struct {
+    const uint8_t *codes;
+    const uint8_t *scales, *zeros; /* float, or half where `half`; zeros may be NULL */
+    const float *x;             /* [rows, inputs], x_stride apart */
+    float *y;                   /* [rows, outputs] */
+    const int64_t *experts, *begins;
+    int64_t products, inputs, outputs, group, x_stride;
+    int64_t code_row, code_expert;   /* strides in bytes */
+    int64_t scale_row, scale_expert; /* strides in values, also those of zeros */
+    int32_t kind, half;
+} Product;
+
+static float e4m3[256];
+
+__attribute__((constructor)) static void fill_e4m3(void) {
+    for (int code = 0; code < 256; code++) {
+        int exponent = code >> 3 & 15, mantissa = code & 7;
+        float size = exponent ? ldexpf((float)(8 + mantissa), exponent - 10) : ldexpf((float)mantissa, -9);
+        if ((code & 127) == 127) size = NAN;
+        e4m3[code] = code & 128 ? -size : size;
+    }
+}
+
+static inline float half_to_float(uint16_t half) {
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = half & 0x7fff, bits;
+    float value;
+    if (rest < 0x0400) return (sign ? -1.0f : 1.0f) * (float)rest * 0x1p-24f;
+    bits = sign | ((rest << 13) + (rest < 0x7c00 ? 112u << 23 : 224u << 23));
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+#define JOIN_(name, isa) name##_##isa
+#define JOIN(name, isa) JOIN_(name, isa)
+#define FOR(name) JOIN(name, ISA)
+#define INLINE TARGET static inline __attribute__((always_inline))
+
+/* ---- What differs between instruction sets: vectors of W floats, and how codes become floats ---- */
+
+#define ISA plain
+#define TARGET
+typedef float V_plain __attribute__((vector_size(16)));
+static inline V_plain load_plain(const float *p) { V_plain v; memcpy(&v, p, sizeof v); return v; }
+static inline void store_plain(float *p, V_plain v) { memcpy(p, &v, sizeof v); }
+static inline V_plain all_plain(float f) { return (V_plain){f, f, f, f}; }
+static inline V_plain mul_plain(V_plain a, V_plain b) { return a * b; }
+static inline V_plain fma_plain(V_plain a, V_plain b, V_plain c) { return a * b + c; }
+static inline float sum_plain(V_plain v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+static inline float half_plain(const uint16_t *p) { return half_to_float(*p); }
+static inline void u4_plain(const uint8_t *c, V_plain *w) {
+    float f[32];
+    for (int i = 0; i < 16; i++) f[i] = (float)(c[i] & 15), f[i + 16] = (float)(c[i] >> 4);
+    memcpy(w, f, sizeof f);
+}
+static inline void s8_plain(const uint8_t *c, V_plain *w) {
+    float f[16];
+    for (int i = 0; i < 16; i++) f[i] = (float)(int8_t)c[i];
+    memcpy(w, f, sizeof f);
+}
+static inline void f8_plain(const uint8_t *c, V_plain *w) {
+    float f[16];
+    for (int i = 0; i < 16; i++) f[i] = e4m3[c[i]];
+    memcpy(w, f, sizeof f);
+}
+#define W 4
+#define ROWS 3
+#include __FILE__
+
+#if defined(__x86_64__)
+
+#define ISA avx2
+#define TARGET __attribute__((target("avx2,fma,f16c")))
+typedef __m256 V_avx2;
+INLINE V_avx2 load_avx2(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void store_avx2(float *p, V_avx2 v) { _mm256_storeu_ps(p, v); }
+INLINE V_avx2 all_avx2(float f) { return _mm256_set1_ps(f); }
+INLINE V_avx2 mul_avx2(V_avx2 a, V_avx2 b) { return _mm256_mul_ps(a, b); }
+INLINE V_avx2 fma_avx2(V_avx2 a, V_avx2 b, V_avx2 c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE float sum_avx2(V_avx2 v) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+INLINE float half_avx2(const uint16_t *p) { return _cvtsh_ss(*p); }
+INLINE void u4_avx2(const uint8_t *c, V_avx2 *w) {
+    for (int i = 0; i < 2; i++) {
+        __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(c + 8 * i)));
+        w[i] = _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(15)));
+        w[i + 2] = _mm256_cvtepi32_ps(_mm256_srli_epi32(bytes, 4));
+    }
+}
+INLINE void s8_avx2(const uint8_t *c, V_avx2 *w) {
+    for (int i = 0; i < 2; i++)
+        w[i] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(c + 8 * i))));
+}
+/* As halves, whose exponents are 8 more; 0x7f, which is no number, becomes one that is none either. */
+INLINE __m256i halves_of_f8(const uint8_t *c) {
+    __m256i wide = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)c)), 7);
+    __m256i nan = _mm256_cmpgt_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x3f80)), _mm256_set1_epi16(0x3f00));
+    return _mm256_or_si256(_mm256_and_si256(wide, _mm256_set1_epi16((int16_t)0xbf80)), nan);
+}
+INLINE void f8_avx2(const uint8_t *c, V_avx2 *w) {
+    __m256i halves = halves_of_f8(c);
+    w[0] = mul_avx2(_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), all_avx2(256));
+    w[1] = mul_avx2(_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1)), all_avx2(256));
+}
+#define W 8
+#define ROWS 3
+#include __FILE__
+
+#define ISA avx512
+#define TARGET __attribute__((target("avx512f,avx2,fma,f16c")))
+typedef __m512 V_avx512;
+INLINE V_avx512 load_avx512(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void store_avx512(float *p, V_avx512 v) { _mm512_storeu_ps(p, v); }
+INLINE V_avx512 all_avx512(float f) { return _mm512_set1_ps(f); }
+INLINE V_avx512 mul_avx512(V_avx512 a, V_avx512 b) { return _mm512_mul_ps(a, b); }
+INLINE V_avx512 fma_avx512(V_avx512 a, V_avx512 b, V_avx512 c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE float sum_avx512(V_avx512 v) { return _mm512_reduce_add_ps(v); }
+INLINE float half_avx512(const uint16_t *p) { return _cvtsh_ss(*p); }
+INLINE void u4_avx512(const uint8_t *c, V_avx512 *w) {
+    __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)c));
+    w[0] = _mm512_cvtepi32_ps(_mm512_and_si512(bytes, _mm512_set1_epi32(15)));
+    w[1] = _mm512_cvtepi32_ps(_mm512_srli_epi32(bytes, 4));
+}
+INLINE void s8_avx512(const uint8_t *c, V_avx512 *w) {
+    w[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)c)));
+}
+INLINE void f8_avx512(const uint8_t *c, V_avx512 *w) {
+    w[0] = mul_avx512(_mm512_cvtph_ps(halves_of_f8(c)), all_avx512(256));
+}
+#define W 16
+#define ROWS 6
+#include __FILE__
+
+#elif defined(__aarch64__)
+
+#define ISA neon
+#define TARGET
+typedef float32x4_t V_neon;
+INLINE V_neon load_neon(const float *p) { return vld1q_f32(p); }
+INLINE void store_neon(float *p, V_neon v) { vst1q_f32(p, v); }
+INLINE V_neon all_neon(float f) { return vdupq_n_f32(f); }
+INLINE V_neon mul_neon(V_neon a, V_neon b) { return vmulq_f32(a, b); }
+INLINE V_neon fma_neon(V_neon a, V_neon b, V_neon c) { return vfmaq_f32(c, a, b); }
+INLINE float sum_neon(V_neon v) { return vaddvq_f32(v); }
+INLINE float half_neon(const uint16_t *p) { __fp16 h; memcpy(&h, p, sizeof h); return (float)h; }
+INLINE void u4_neon(const uint8_t *c, V_neon *w) {
+    uint8x16_t bytes = vld1q_u8(c), nibbles[2] = {vandq_u8(bytes, vdupq_n_u8(15)), vshrq_n_u8(bytes, 4)};
+    for (int i = 0; i < 2; i++) {
+        uint16x8_t low = vmovl_u8(vget_low_u8(nibbles[i])), high = vmovl_u8(vget_high_u8(nibbles[i]));
+        w[4 * i] = vcvtq_f32_u32(vmovl_u16(vget_low_u16(low)));
+        w[4 * i + 1] = vcvtq_f32_u32(vmovl_u16(vget_high_u16(low)));
+        w[4 * i + 2] = vcvtq_f32_u32(vmovl_u16(vget_low_u16(high)));
+        w[4 * i + 3] = vcvtq_f32_u32(vmovl_u16(vget_high_u16(high)));
+    }
+}
+INLINE void s8_neon(const uint8_t *c, V_neon *w) {
+    int8x16_t bytes = vld1q_s8((const int8_t *)c);
+    int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
+    w[0] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(low)));
+    w[1] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(low)));
+    w[2] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(high)));
+    w[3] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)));
+}
+INLINE void f8_neon(const uint8_t *c, V_neon *w) {
+    for (int i = 0; i < 4; i++)
+        w[i] = (V_neon){e4m3[c[4 * i]], e4m3[c[4 * i + 1]], e4m3[c[4 * i + 2]], e4m3[c[4 * i + 3]]};
+}
+#define W 4
+#define ROWS 5
+#include __FILE__
+
+#endif
+
+/* ---- Threads: the caller works with helpers that sleep between products ---- */
+
+typedef void Work(const Product *, int64_t product, int64_t first, int64_t last);
+
+static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER; /* held by the caller whom the helpers serve */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards what follows */
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+static int helpers, wanted;
+static const Product *offered; /* NULL where there is nothing (more) to join */
+static Work *work;
+static atomic_int joined;
+static atomic_llong next_chunk;
+
+static void take_chunks(const Product *p, Work *do_chunk) {
+    long long across = (p->outputs + CHUNK - 1) / CHUNK, all = across * p->products, chunk;
+    while ((chunk = atomic_fetch_add(&next_chunk, 1)) < all) {
+        int64_t first = chunk % across * CHUNK;
+        do_chunk(p, chunk / across, first, smaller(first + CHUNK, p->outputs));
+    }
+}
+
+static void *help(void *unused) {
+    (void)unused;
+    pthread_mutex_lock(&lock);
+    for (;;) {
+        while (!offered || !wanted) pthread_cond_wait(&wake, &lock);
+        const Product *p = offered;
+        Work *do_chunk = work;
+        wanted--;
+        atomic_fetch_add(&joined, 1);
+        pthread_mutex_unlock(&lock);
+        take_chunks(p, do_chunk);
+        atomic_fetch_sub(&joined, 1);
+        pthread_mutex_lock(&lock);
+    }
+    return NULL;
+}
+
+static void forget_helpers(void) { /* a forked child has none */
+    pthread_mutex_init(&busy, NULL);
+    pthread_mutex_init(&lock, NULL);
+    pthread_cond_init(&wake, NULL);
+    helpers = wanted = 0;
+    offered = NULL;
+    atomic_store(&joined, 0);
+}
+
+static void start_helpers(int count) {
+    static int told;
+    pthread_attr_t detached;
+    if (!told) told = 1, pthread_atfork(NULL, NULL, forget_helpers);
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    while (helpers < count) {
+        pthread_t thread;
+        if (pthread_create(&thread, &detached, help, NULL)) break;
+        helpers++;
+    }
+    pthread_attr_destroy(&detached);
+}
+
+/* Helpers that are late find nothing to do; nobody waits for them. */
+static void together(const Product *p, Work *do_chunk, int threads) {
+    pthread_mutex_lock(&lock);
+    start_helpers(threads - 1);
+    atomic_store(&next_chunk, 0);
+    offered = p, work = do_chunk, wanted = threads - 1;
+    pthread_mutex_unlock(&lock);
+    if (threads == 2) pthread_cond_signal(&wake);
+    else pthread_cond_broadcast(&wake);
+    take_chunks(p, do_chunk);
+    pthread_mutex_lock(&lock);
+    offered = NULL;
+    pthread_mutex_unlock(&lock);
+    while (atomic_load(&joined)) { /* at most what is left of one chunk */
+#if defined(__x86_64__)
+        _mm_pause();
+#endif
+    }
+}
+
+static void alone(const Product *p, Work *do_chunk) {
+    for (int64_t product = 0; product < p->products; product++) do_chunk(p, product, 0, p->outputs);
+}
+
+/* ---- What is called from outside ---- */
+
+/* Whether this processor has an instruction set. */
+int mull_has(int isa) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (isa == AVX2)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    if (isa == AVX512) return mull_has(AVX2) && __builtin_cpu_supports("avx512f");
+#elif defined(__aarch64__)
+    if (isa == NEON) return 1;
+#endif
+    return isa == PLAIN;
+}
+
+void mull_product(const Product *p, int isa, int threads) {
+    Work *do_chunk = work_plain;
+#if defined(__x86_64__)
+    if (isa == AVX2) do_chunk = work_avx2;
+    if (isa == AVX512) do_chunk = work_avx512;
+#elif defined(__aarch64__)
+    if (isa == NEON) do_chunk = work_neon;
+#endif
+    if (threads > THREADS) threads = THREADS;
+    if (threads > 1 && pthread_mutex_trylock(&busy) == 0) {
+        together(p, do_chunk, threads);
+        pthread_mutex_unlock(&busy);
+    } else {
+        alone(p, do_chunk);
+    }
+}
+
+#else /* ISA: once for each instruction set */
+
+#define V FOR(V)
+
+/* One matrix, and where in it: outputs from `codes` on. */
+typedef struct {
+    const uint8_t *codes;
+    const uint8_t *scales, *zeros;
+    int64_t group, code_row, scale_row;
+    int half;
+} FOR(Rows);
+#define Rows FOR(Rows)
+
+INLINE float FOR(value)(const Rows *m, const uint8_t *values, int64_t at) {
+    return m->half ? FOR(half)((const uint16_t *)values + at) : ((const float *)values)[at];
+}
+
+/* Of a group: its scale, and what is added to scale * code in place of the zero. */
+INLINE void FOR(parameters)(const Rows *m, int64_t output, int64_t group, V *scale, V *shift) {
+    int64_t at = output * m->scale_row + group;
+    float scale_ = FOR(value)(m, m->scales, at), zero = m->zeros ? FOR(value)(m, m->zeros, at) : 8;
+    *scale = FOR(all)(scale_);
+    *shift = FOR(all)(-zero * scale_);
+}
+
+/* 16 bytes of codes, or (DENSE) 16 weights that were decoded already. */
+INLINE void FOR(unit)(int kind, int shifted, const uint8_t *codes, V scale, V shift, V *w) {
+    int many = (kind == U4 ? 32 : 16) / W;
+    if (kind == U4) FOR(u4)(codes, w);
+    if (kind == S8) FOR(s8)(codes, w);
+    if (kind == F8) FOR(f8)(codes, w);
+    for (int i = 0; i < many; i++) {
+        if (kind == DENSE) w[i] = FOR(load)((const float *)codes + i * W);
+        else w[i] = shifted ? FOR(fma)(w[i], scale, shift) : FOR(mul)(w[i], scale);
+    }
+}
+
+/* Inputs [from, to) of up to OUTPUTS outputs and of `rows` rows into y, or onto y where there is `more` than one
+ * DEPTH of them. Where there are fewer outputs the last one is computed again and not written. */
+INLINE void FOR(tile)(int kind, int shifted, int rows, int64_t outputs, const Rows *m, int64_t from, int64_t to,
+                      const float *x, int64_t x_stride, float *y, int64_t y_stride, int more) {
+    int step = kind == U4 ? 32 : 16, bytes = kind == DENSE ? 16 * sizeof(float) : UNIT_BYTES;
+    const uint8_t *codes[OUTPUTS];
+    V sum[OUTPUTS * ROWS];
+    for (int o = 0; o < OUTPUTS; o++) codes[o] = m->codes + smaller(o, outputs - 1) * m->code_row + from / step * bytes;
+    for (int i = 0; i < OUTPUTS * rows; i++) sum[i] = FOR(all)(0);
+    while (from < to) {
+        int64_t group = kind == DENSE ? 0 : from / m->group;
+        int64_t end = kind == DENSE ? to : smaller(to, (group + 1) * m->group);
+        V scale[OUTPUTS], shift[OUTPUTS];
+        for (int o = 0; o < OUTPUTS && kind != DENSE; o++)
+            FOR(parameters)(m, smaller(o, outputs - 1), group, &scale[o], &shift[o]);
+        for (; from < end; from += step)
+            for (int o = 0; o < OUTPUTS; o++) {
+                V w[32 / W];
+                FOR(unit)(kind, shifted, codes[o], scale[o], shift[o], w);
+                codes[o] += bytes;
+                for (int i = 0; i < step / W; i++)
+                    for (int r = 0; r < rows; r++) {
+                        V activation = FOR(load)(x + r * x_stride + from + i * W);
+                        sum[o * rows + r] = FOR(fma)(w[i], activation, sum[o * rows + r]);
+                    }
+            }
+    }
+    for (int o = 0; o < smaller(OUTPUTS, outputs); o++)
+        for (int r = 0; r < rows; r++) {
+            float *at = y + r * y_stride + o;
+            *at = FOR(sum)(sum[o * rows + r]) + (more ? *at : 0);
+        }
+}
+
+/* Rows of activations times weights that were decoded, [OUTPUTS, DEPTH]. */
+TARGET static void FOR(dense)(int64_t rows, int64_t outputs, const float *weights, int64_t inputs, const float *x,
+                              int64_t x_stride, float *y, int64_t y_stride, int more) {
+    Rows m = {.codes = (const uint8_t *)weights, .code_row = DEPTH * sizeof(float)};
+    while (rows > 0) {
+        int64_t now = rows >= ROWS ? ROWS : smaller(rows, 3);
+        switch (now) { /* constants, so that each has its own code */
+        case 1: FOR(tile)(DENSE, 0, 1, outputs, &m, 0, inputs, x, x_stride, y, y_stride, more); break;
+        case 2: FOR(tile)(DENSE, 0, 2, outputs, &m, 0, inputs, x, x_stride, y, y_stride, more); break;
+        case 3: FOR(tile)(DENSE, 0, 3, outputs, &m, 0, inputs, x, x_stride, y, y_stride, more); break;
+        default: FOR(tile)(DENSE, 0, ROWS, outputs, &m, 0, inputs, x, x_stride, y, y_stride, more);
+        }
+        x += now * x_stride, y += now * y_stride, rows -= now;
+    }
+}
+
+/* Inputs [from, to) of some outputs as weights, [outputs, DEPTH]. */
+INLINE void FOR(decode)(int kind, int shifted, int64_t outputs, const Rows *m, int64_t from, int64_t to, float *weights) {
+    int step = kind == U4 ? 32 : 16;
+    for (int64_t o = 0; o < outputs; o++, weights += DEPTH) {
+        const uint8_t *codes = m->codes + o * m->code_row + from / step * UNIT_BYTES;
+        for (int64_t at = from; at < to;) {
+            int64_t group = at / m->group, end = smaller(to, (group + 1) * m->group);
+            V scale, shift;
+            FOR(parameters)(m, o, group, &scale, &shift);
+            for (; at < end; at += step, codes += UNIT_BYTES) {
+                V w[32 / W];
+                FOR(unit)(kind, shifted, codes, scale, shift, w);
+                for (int i = 0; i < step / W; i++) FOR(store)(weights + at - from + i * W, w[i]);
+            }
+        }
+    }
+}
+
+/* One row straight from the codes, more from weights that are decoded once for PANEL rows. */
+INLINE void FOR(chunk)(int kind, int shifted, const Product *p, int64_t product, int64_t first, int64_t last) {
+    int64_t expert = p->experts[product], stop = p->begins[product + 1], size = p->half ? 2 : 4;
+    float weights[OUTPUTS * DEPTH] __attribute__((aligned(64)));
+    for (int64_t begin = p->begins[product]; begin < stop; begin += PANEL) {
+        int64_t rows = smaller(PANEL, stop - begin);
+        for (int64_t output = first; output < last; output += OUTPUTS) {
+            int64_t outputs = smaller(OUTPUTS, last - output);
+            int64_t values = (expert * p->scale_expert + output * p->scale_row) * size;
+            float *y = p->y + begin * p->outputs + output;
+            Rows m = {
+                .codes = p->codes + expert * p->code_expert + output * p->code_row,
+                .scales = p->scales + values,
+                .zeros = p->zeros ? p->zeros + values : NULL,
+                .group = p->group, .code_row = p->code_row, .scale_row = p->scale_row, .half = p->half,
+            };
+            for (int64_t from = 0; from < p->inputs; from += DEPTH) {
+                const float *x = p->x + begin * p->x_stride;
+                int64_t to = smaller(from + DEPTH, p->inputs);
+                if (rows == 1) {
+                    FOR(tile)(kind, shifted, 1, outputs, &m, from, to, x, 0, y, 0, from > 0);
+                } else {
+                    FOR(decode)(kind, shifted, outputs, &m, from, to, weights);
+                    FOR(dense)(rows, outputs, weights, to - from, x + from, p->x_stride, y, p->outputs, from > 0);
+                }
+            }
+        }
+    }
+}
+
+TARGET static void FOR(work)(const Product *p, int64_t product, int64_t first, int64_t last) {
+    if (p->kind == U4) FOR(chunk)(U4, 1, p, product, first, last);
+    else if (p->kind == S8 && p->zeros) FOR(chunk)(S8, 1, p, product, first, last);
+    else if (p->kind == S8) FOR(chunk)(S8, 0, p, product, first, last);
+    else if (p->zeros) FOR(chunk)(F8, 1, p, product, first, last);
+    else FOR(chunk)(F8, 0, p, product, first, last);
+}
+
+#undef V
+#undef Rows
+#undef ISA
+#undef TARGET
+#undef W
+#undef ROWS
+#endif

@@ -1,0 +1,78 @@
+"""Values to few bits: which codes and scales stand best for a matrix. Knows no models, and needs no data.
+
+Rounding to the nearest code, with a group's largest value as the end of its scale, spends codes on outliers.
+Here each group tries several ends, smaller and larger, on either side of zero (the codes reach one further
+down than up), and each is followed by the scale that fits its codes best (least squares); the one with the
+smallest error stays.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from engine.nn.quantized import BLOCK, Kind, Quantized, pack_u4
+
+GROUPS = {"u4": 64, "s8": 32}
+"""Inputs per scale: 4.25 and 8.5 bits per weight with their float16 scales."""
+_ENDS = {"u4": (0.75, 0.85, 0.95, 1.05), "s8": (0.99, 1.0, 1.01)}
+_BITS = {"u4": 4, "s8": 8}
+_F8_MAX = 448.0
+_SMALLEST = 2.0**-24
+"""The smallest float16 above zero."""
+_CHUNK = 2**18
+"""Values at once: what the search makes of them stays in a processor's cache."""
+
+
+def can_round(kind: Kind, inputs: int) -> bool:
+    """Whether a matrix with so many inputs can be kept so."""
+    return kind == "f8" or inputs % (BLOCK if kind == "u4" else GROUPS[kind]) == 0
+
+
+def round_matrix(values: torch.Tensor, kind: Kind) -> Quantized:
+    """A matrix [..., out, in] in few bits; see `can_round`. Values that are not finite raise ValueError."""
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError("it has values that are not finite numbers")
+    if kind == "f8":
+        return _to_f8(values)
+    group = GROUPS[kind] if values.shape[-1] % GROUPS[kind] == 0 else BLOCK
+    rows = values.reshape(-1, group)
+    step = max(1, _CHUNK // group) if values.device.type == "cpu" else 16 * _CHUNK // group
+    searched = [_search(part.float(), kind) for part in rows.split(step)]
+    codes = torch.cat([codes for codes, _ in searched]).view(values.shape)
+    scales = torch.cat([scales for _, scales in searched]).view(*values.shape[:-1], -1)
+    if kind == "s8":
+        return Quantized(kind, codes, scales, group)
+    return Quantized(kind, pack_u4((codes + 8).to(torch.uint8)), scales, group)
+
+
+def _search(groups: torch.Tensor, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes [n, group] int8 and scales [n, 1] float16 for groups [n, group]."""
+    low, high = -(2 ** (_BITS[kind] - 1)), 2 ** (_BITS[kind] - 1) - 1
+    largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
+    best_error = torch.full_like(largest, torch.inf)
+    best_scale = torch.empty_like(largest)
+    for end in (end * side for side in (1, -1) for end in _ENDS[kind]):
+        scale = _half(largest * (end / low))
+        for _ in range(2):
+            codes = (groups / scale).round_().clamp_(low, high)
+            error = torch.addcmul(groups, codes, scale, value=-1).square_().sum(-1, keepdim=True)
+            better = error < best_error
+            best_error = torch.where(better, error, best_error)
+            best_scale = torch.where(better, scale, best_scale)
+            fits = (codes * groups).sum(-1, keepdim=True)
+            scale = _half(fits / codes.square_().sum(-1, keepdim=True).clamp_min_(1))
+    codes = (groups / best_scale).round_().clamp_(low, high)
+    return codes.to(torch.int8), best_scale.half()
+
+
+def _half(scale: torch.Tensor) -> torch.Tensor:
+    """Rounded to float16, and never zero."""
+    rounded = scale.half().float()
+    return torch.where(rounded == 0, torch.full_like(rounded, _SMALLEST), rounded)
+
+
+def _to_f8(values: torch.Tensor) -> Quantized:
+    """float8 with a scale for each output, as float8's own exponent spans the inputs."""
+    scales = (values.float().abs().amax(-1, keepdim=True) / _F8_MAX).clamp_min(1e-12)
+    codes = (values.float() / scales).clamp_(-_F8_MAX, _F8_MAX).to(torch.float8_e4m3fn)
+    return Quantized("f8", codes, scales, values.shape[-1])
