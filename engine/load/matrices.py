@@ -62,11 +62,15 @@ class Passing:
         combine: Callable[[Sequence[Quantized]], Quantized | None]
         if function is torch.stack and dim == 0 and len(set(shapes)) == 1:
             combine = stack
-        elif function in (torch.cat, torch.concat) and shapes and dim in (len(shapes[0]) - 2, -2):
+        elif (
+            function in (torch.cat, torch.concat)
+            and len({(*shape[:-2], *shape[-1:]) for shape in shapes}) == 1
+            and dim in (len(shapes[0]) - 2, -2)
+        ):
             combine = join
         else:
             return cls(None)
-        if () in shapes:
+        if not all(shapes):
             return cls(None)
         matrices = [part.matrix for part in parts if isinstance(part, Passing) and part.matrix is not None]
         whole = combine(matrices) if len(matrices) == len(parts) else None

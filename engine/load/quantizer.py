@@ -7,7 +7,7 @@ Nothing is held twice: the peak is what is there already and one parameter's val
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ Quantize = Callable[[str, torch.Tensor], Quantized | None]
 """Of a parameter's name and its values [..., out, in]: quantized, or None for what stays as it is."""
 
 _METHOD = "mull"
+_Found = TypeVar("_Found", Quantized, torch.Tensor)
 
 
 def keep(_name: str, _values: torch.Tensor) -> None:
@@ -103,12 +104,13 @@ class _Place(ConversionOps):
             owner, _dot, name = target.rpartition(".")
             module = model.get_submodule(owner)
             transposed = getattr(module, "is_transposed", False)
+            parameter = getattr(module, name)
+            expected = tuple((parameter.mT if transposed else parameter).shape)
             if isinstance(value, Passing):
-                parameter = getattr(module, name)
-                expected = tuple((parameter.mT if transposed else parameter).shape)
                 matrix: Quantized | None = self._fitting(target, value.matrix, expected)
             else:
-                matrix = self._config.quantize(target, value.mT if transposed else value)
+                values = self._fitting(target, value.mT if transposed else value, expected)
+                matrix = self._config.quantize(target, values)
             if matrix is not None and isinstance(module, nn.Embedding) and type(module) is not nn.Embedding:
                 value, matrix = matrix.dequantize(self._config.dtype), None  # one that does more than look up
             if matrix is None:
@@ -119,12 +121,13 @@ class _Place(ConversionOps):
                 missing_keys.discard(target)
         return left
 
-    def _fitting(self, target: str, matrix: Quantized | None, expected: tuple[int, ...]) -> Quantized:
-        cause = "its parts are quantized in ways that differ, or are stored in a way that is not known"
-        if matrix is not None:
-            if matrix.shape == expected:
-                return matrix
-            cause = f"it has the shape {matrix.shape} instead of {expected}"
+    def _fitting(self, target: str, found: _Found | None, expected: tuple[int, ...]) -> _Found:
+        """What was found, if it has the shape that the model has there: transformers checks it no more."""
+        cause = "its parts make no whole: one is missing, or they are stored in a way that is not known"
+        if found is not None:
+            if tuple(found.shape) == expected:
+                return found
+            cause = f"it has the shape {tuple(found.shape)} instead of {expected}"
         self._config.on_error(f"{target}: {cause}")
         raise ValueError(cause)
 

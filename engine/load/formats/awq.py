@@ -20,7 +20,7 @@ _PLACES = [0, 4, 1, 5, 2, 6, 3, 7]
 class Awq:
     """`qweight` int32 [in, out / 8], `qzeros` int32 [groups, out / 8] and `scales` [groups, out]."""
 
-    marks = frozenset({"qweight"})
+    marks = frozenset({"qweight", "qzeros"})
     parts = frozenset({"qweight", "qzeros", "scales"})
     growth = 1.0
 

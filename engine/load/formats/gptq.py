@@ -31,7 +31,7 @@ class Gptq:
     Version 1 stores every zero less one, modulo 2^bits.
     """
 
-    marks = frozenset({"qweight"})
+    marks = frozenset({"qweight", "qzeros"})
     parts = frozenset({"qweight", "qzeros", "scales", "g_idx"})
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
