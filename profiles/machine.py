@@ -101,6 +101,25 @@ def read_gpu(index: int = 0, *, visible: str | None = None, nvml: Any = None) ->
         _ask(reasons, "the end of the NVML session", nvml.nvmlShutdown)
 
 
+def free_memory(index: int | None) -> int:
+    """Bytes that could be taken now: of the GPU that CUDA would call `index`, of the system where it is None.
+
+    Also the system's where the driver does not say.
+    """
+    if index is not None:
+        try:
+            nvml: Any = importlib.import_module("pynvml")
+            nvml.nvmlInit()
+            try:
+                handle = _handle(nvml, index, os.environ.get("CUDA_VISIBLE_DEVICES"))
+                return int(nvml.nvmlDeviceGetMemoryInfo(handle).free)
+            finally:
+                nvml.nvmlShutdown()
+        except Exception:  # whatever a driver that is not there or does not answer raises
+            pass
+    return int(psutil.virtual_memory().available)
+
+
 def _handle(nvml: Any, index: int, visible: str | None) -> Any:
     """NVML's handle of the visible device; of its first slice where it is partitioned (MIG)."""
     if visible is None:

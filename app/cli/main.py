@@ -20,6 +20,7 @@ COMMANDS = {
     "sessions": ("app.cli.sessions", "List, show, search and delete conversations."),
     "export": ("app.cli.export", "Write a conversation as Markdown or JSON, with its receipts."),
     "speed": ("app.cli.speed", "Measure how fast a model runs, and how near the hardware's limits."),
+    "models": ("app.cli.models", "List the models on this machine, and whether they fit."),
     "profiles": ("app.cli.profiles", "List hardware profiles, or show one."),
     "ps": ("app.cli.ps", "Show the resident engine: its model, memory and clients."),
     "stop": ("app.cli.stop", "End the resident engine."),

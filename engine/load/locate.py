@@ -78,9 +78,9 @@ def _in_store(model: str) -> Path:
     found = stores.find(model)
     if found is None:
         raise ModelError(f"there is no {model[:200]} here", "see: mull models")
-    if not found.exists():
+    if found.path is None:
         raise ModelError(f"{model} lacks its weights", "pull it again with the program that it belongs to")
-    return _folder(found) if found.is_dir() else found
+    return _folder(found.path) if found.path.is_dir() else found.path
 
 
 def _cached_repository(model: str, repository: str, file: str | None) -> Path:

@@ -32,8 +32,8 @@ class Stored:
 
     name: str
     store: Store
-    path: Path
-    """The folder with config.json, or the GGUF file."""
+    path: Path | None
+    """The folder with config.json, or the GGUF file; None where it has no weights, as far as can be read."""
     nbytes: int
     """On disk."""
 
@@ -50,7 +50,7 @@ def ollama_models() -> Iterator[Stored]:
                 places = ["" if host.startswith("registry.") else host, "" if owner == "library" else owner]
                 name = "/".join([*filter(None, places), model])
                 blob = _blob(root, manifest)
-                yield Stored(f"{OLLAMA}{name}:{tag}", "ollama", blob, _size(blob))
+                yield Stored(f"{OLLAMA}{name}:{tag}", "ollama", blob, _size(blob) if blob else 0)
 
 
 def lmstudio_models() -> Iterator[Stored]:
@@ -78,19 +78,19 @@ def huggingface_models() -> Iterator[Stored]:
             yield from _in_folder(repository.repo_id, newest.snapshot_path, "huggingface")
 
 
-def find(name: str) -> Path | None:
-    """The folder or file of a model by the name that a store lists it under; None where none has it.
+def find(name: str) -> Stored | None:
+    """A model by the name that it is listed under, but those of the Hugging Face cache; None for no model.
 
     Ollama's tag `latest` and LM Studio's prefix may be left out. Raises ModelError where several are meant.
     """
     if name.startswith(OLLAMA):
         tagged = name if ":" in name.removeprefix(OLLAMA).rpartition("/")[2] else f"{name}:latest"
-        return next((found.path for found in ollama_models() if found.name == tagged), None)
+        return next((found for found in ollama_models() if found.name == tagged), None)
     wanted = LM_STUDIO + name.removeprefix(LM_STUDIO)
     models = list(lmstudio_models())
     for found in models:
-        if wanted in (found.name, f"{found.name}/{found.path.name}"):
-            return found.path
+        if wanted in (found.name, f"{found.name}/{found.path.name if found.path else ''}"):
+            return found
     if several := [found.name for found in models if found.name.startswith(f"{wanted}/")]:
         raise _choice(name, several)
     return None
@@ -136,16 +136,17 @@ def _in_folder(name: str, folder: Path, store: Store) -> Iterator[Stored]:
         yield Stored(own, store, file, sum(_size(part) for part in parts))
 
 
-def _blob(root: Path, manifest: Path) -> Path:
-    """The file with the weights that a manifest names; the manifest itself where it names none."""
+def _blob(root: Path, manifest: Path) -> Path | None:
+    """The file with the weights that a manifest names, where it is there."""
     try:
         with manifest.open("rb") as file:
             layers = json.loads(file.read(_MAX_MANIFEST))["layers"]
         digests = [layer["digest"] for layer in layers if layer["mediaType"].endswith(".image.model")]
         digest = _DIGEST.fullmatch(digests[0])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return manifest
-    return root / "blobs" / f"sha256-{digest[1]}" if digest else manifest
+        return None
+    blob = root / "blobs" / f"sha256-{digest[1]}" if digest else None
+    return blob if blob and blob.is_file() else None
 
 
 def _size(path: Path) -> int:

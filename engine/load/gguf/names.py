@@ -108,6 +108,16 @@ def quantization_of(parameters: Iterable[Parameter]) -> str | None:
     return f"gguf {', '.join(names)}" if names else None
 
 
+def stored_dtype(parameters: Iterable[Parameter]) -> str:
+    """In which most values of matrices are, as safetensors names it; quantized ones count as F16."""
+    counts: Counter[str] = Counter()
+    for parameter in parameters:
+        for tensor in parameter.tensors:
+            if len(tensor.shape) > 1:  # norms are always float32
+                counts[tensor.type.name if tensor.type.plain else "F16"] += tensor.elements
+    return counts.most_common(1)[0][0]
+
+
 def _target(name: str, family: Family) -> str | None:
     parts = _NAME.fullmatch(name)
     if parts is None:

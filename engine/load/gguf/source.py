@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -13,12 +12,10 @@ from typing import Any
 import torch
 
 from engine.load.gguf.header import Header, Tensor
-from engine.load.gguf.names import Parameter, parameters_of, quantization_of
+from engine.load.gguf.names import Parameter, parameters_of, quantization_of, stored_dtype
 from engine.load.gguf.quants import read_matrix, read_values
 from engine.load.matrices import Lazy
 from engine.nn.quantized import Quantized, join
-
-_SAFETENSORS = {"F32": "F32", "F64": "F64", "BF16": "BF16"}
 
 
 class GgufSource:
@@ -31,13 +28,7 @@ class GgufSource:
 
     @property
     def dtype(self) -> str:
-        """Of the matrices that are values; norms are always float32. Scales are float16."""
-        counts: Counter[str] = Counter()
-        for parameter in self._parameters.values():
-            for tensor in parameter.tensors:
-                if len(tensor.shape) > 1:
-                    counts[_SAFETENSORS.get(tensor.type.name, "F16")] += tensor.elements
-        return counts.most_common(1)[0][0]
+        return stored_dtype(self._parameters.values())
 
     @property
     def quantization(self) -> str | None:

@@ -1,0 +1,118 @@
+"""What a model holds, read from its configuration and the headers of its files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.load.errors import ModelError
+from engine.load.gguf.config import config_of
+from engine.load.gguf.header import read_header
+from engine.load.gguf.names import parameters_of, quantization_of, stored_dtype
+from engine.load.weights import Stored, check_weights
+from profiles.shape import ModelShape, UnsupportedModel, shape_from_config
+
+METHODS = ("gptq", "awq", "compressed-tensors", "fp8")
+"""Of quantized checkpoints, as config.json names them, that can be loaded."""
+_POSITIONS = 2048
+"""Where a configuration does not say, as most families in transformers have it."""
+_PACKED = ("I32", "I64", "I8", "U8", "F8_E4M3")
+"""In which a quantized matrix is stored."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Of a model that is not loaded. `stored` is safetensors' name of the dtype of most plain values."""
+
+    shape: ModelShape
+    longest: int
+    """Positions that it was made for."""
+    weights: str
+    """How the weights are kept, as a person knows it."""
+    stored: str
+    plain: int
+    """Values that are not quantized."""
+    quantized_bytes: int
+
+    def memory(self, itemsize: int) -> int:
+        """Bytes of the weights once loaded, where a value that is not quantized takes `itemsize`."""
+        return self.quantized_bytes + itemsize * self.plain
+
+
+def read_contents(path: Path) -> Contents:
+    """Of a folder or a GGUF file. Raises ModelError."""
+    try:
+        return _folder(path) if path.is_dir() else _gguf(path)
+    except UnsupportedModel as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _gguf(path: Path) -> Contents:
+    header = read_header(path, texts=False)
+    config = config_of(header)
+    parameters = parameters_of(header).values()
+    stored = stored_dtype(parameters)
+    return Contents(
+        shape=shape_from_config(config),
+        longest=config["max_position_embeddings"],
+        weights=quantization_of(parameters) or f"gguf {stored}",
+        stored=stored,
+        plain=sum(parameter.elements for parameter in parameters if not parameter.kept),
+        quantized_bytes=sum(parameter.memory(0) for parameter in parameters),
+    )
+
+
+def _folder(folder: Path) -> Contents:
+    config = _config(folder / "config.json")
+    shape = shape_from_config(config)
+    quantization = config.get("quantization_config") or config.get("quantization")  # MLX's name for it
+    name = _quantization(folder, quantization) if quantization is not None else None
+    tensors = check_weights(folder)
+    packed = _packed(tensors) if name else {}
+    counts: Counter[str] = Counter()
+    for tensor, stored in tensors.items():
+        if tensor not in packed:
+            counts[stored.dtype] += stored.elements
+    most = counts.most_common(1)[0][0] if counts else "BF16"
+    text = config.get("text_config")
+    longest = (text if isinstance(text, dict) else config).get("max_position_embeddings")
+    return Contents(
+        shape=shape,
+        longest=longest if isinstance(longest, int) and longest > 0 else _POSITIONS,
+        weights=name or most.lower(),
+        stored=most,
+        plain=sum(counts.values()),
+        quantized_bytes=sum(stored.nbytes for stored in packed.values()),
+    )
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path.parent} has no config.json and no GGUF file") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON", "download the file again") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} is not a JSON object", "download the file again")
+    return found
+
+
+def _quantization(folder: Path, settings: object) -> str:
+    values = settings if isinstance(settings, dict) else {}
+    method, bits = values.get("quant_method"), values.get("bits")
+    if method not in METHODS:
+        raise ModelError(
+            f"{folder}: quantized by {str(method or 'an unknown method')[:40]}, which mull does not read"
+        )
+    return f"{method} {bits}-bit" if isinstance(bits, int) else method
+
+
+def _packed(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+    """The tensors of quantized matrices: those packed, and the scales beside them."""
+    owners = {name.rpartition(".")[0] for name, stored in tensors.items() if stored.dtype in _PACKED}
+    return {name: stored for name, stored in tensors.items() if name.rpartition(".")[0] in owners}

@@ -1,0 +1,51 @@
+"""Removes repositories from the Hugging Face cache. Other programs' stores are theirs to change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.load.locate import BUNDLED
+from engine.load.stores import LM_STUDIO, OLLAMA
+
+
+class CannotRemove(Exception):
+    """The cause in one line, and the next step in `hint`."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def removable_bytes(name: str) -> int:
+    """What removing a repository frees. Raises CannotRemove."""
+    return int(_repository(name).size_on_disk)
+
+
+def remove(name: str) -> None:
+    """Delete all of a repository's files. Raises CannotRemove."""
+    from huggingface_hub import scan_cache_dir
+
+    commits = [revision.commit_hash for revision in _repository(name).revisions]
+    scan_cache_dir().delete_revisions(*commits).execute()
+
+
+def _repository(name: str) -> Any:
+    from huggingface_hub import CacheNotFound, scan_cache_dir
+
+    if name in BUNDLED:
+        raise CannotRemove(f"{name} is part of mull")
+    if name.startswith(OLLAMA):
+        raise CannotRemove(
+            f"{name} is in Ollama's store, which mull only reads",
+            f"use: ollama rm {name.removeprefix(OLLAMA)}",
+        )
+    if name.startswith(LM_STUDIO):
+        raise CannotRemove(f"{name} is in LM Studio's folders, which mull only reads", "remove it there")
+    try:
+        repositories = scan_cache_dir().repos
+    except (CacheNotFound, ValueError):
+        repositories = frozenset()
+    for repository in repositories:
+        if repository.repo_type == "model" and repository.repo_id == name:
+            return repository
+    raise CannotRemove(f"{name[:200]} is not a repository in the Hugging Face cache", "see: mull models")
