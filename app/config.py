@@ -58,6 +58,11 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     None: 4 GB, at most a tenth of the free space. An engine that runs keeps to what it was started with.
     """
+    quantized_store: int | None = None
+    """Bytes on disk for weights that were quantized as they were loaded, 0: none are kept.
+
+    None: 50 GB, at most a quarter of the free space. An engine that runs keeps to what it was started with.
+    """
     offline: bool = False
     theme: str | None = None
     show_thinking: ShowThinking = "line"
@@ -264,6 +269,7 @@ _KINDS: dict[str, _Kind] = {
     "overflow": _one_of(get_args(Overflow)),
     "keep_alive": _Kind("a duration such as 30s, 10m, 1h or 0", duration),
     "prompt_store": _Kind("a size such as 500MB, 4GB or off", size),
+    "quantized_store": _Kind("a size such as 500MB, 4GB or off", size),
     "offline": _Kind("true or false", _truth),
     "theme": _NAME,
     "show_thinking": _one_of(get_args(ShowThinking)),

@@ -49,6 +49,11 @@ def prompts_directory() -> Path:
     return platformdirs.user_cache_path(APP) / "prompts"
 
 
+def quantized_directory() -> Path:
+    """Weights that were quantized as they were loaded, kept for the next time; may be lost."""
+    return platformdirs.user_cache_path(APP) / "quantized"
+
+
 def state_directory() -> Path:
     """Where what may be lost lives: logs and remembered choices."""
     return platformdirs.user_state_path(APP)

@@ -55,6 +55,10 @@ class Places:
     """Where it keeps what prompts were computed to; None: nowhere."""
     prompt_bytes: int | None = None
     """How much these may take; None: the engine's default, 0: nothing is kept."""
+    quantized: Path | None = None
+    """Where it keeps weights that it quantized; None: nowhere."""
+    quantized_bytes: int | None = None
+    """As for prompts."""
 
 
 class ResidentEngine:
@@ -239,6 +243,10 @@ class ResidentEngine:
             arguments += ["--prompts", str(places.prompts)]
         if places.prompt_bytes is not None:
             arguments += ["--prompt-bytes", str(places.prompt_bytes)]
+        if places.quantized is not None:
+            arguments += ["--quantized", str(places.quantized)]
+        if places.quantized_bytes is not None:
+            arguments += ["--quantized-bytes", str(places.quantized_bytes)]
         with places.log.open("ab") as log:
             # -P: a folder named `engine` or `app` in the working directory must not be imported for ours
             return subprocess.Popen(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from engine.jobs import ModelKey
 from engine.page_files import PageFolder
 from engine.protocol import Loading
+from engine.quantized_folder import QuantizedFolder
 
 if TYPE_CHECKING:
     from engine.runtime.local import LocalBackend
@@ -24,10 +25,13 @@ log = logging.getLogger("mull.engine")
 class LoadedModel:
     """Holds at most one backend. Whoever wants another model has to know that nobody uses this one."""
 
-    def __init__(self, profiles: Path | None, prompts: PageFolder | None) -> None:
+    def __init__(
+        self, profiles: Path | None, prompts: PageFolder | None, quantized: QuantizedFolder | None
+    ) -> None:
         self.backend: LocalBackend | None = None
         self._profiles = profiles
         self._prompts = prompts
+        self._quantized = quantized
         self._key: ModelKey | None = None
         self._loading = asyncio.Lock()
         self._span_ns = (0, 0)
@@ -81,7 +85,7 @@ class LoadedModel:
             await asyncio.to_thread(check, wanted.spec, self._profiles)
             await self.close()
         self.backend = await asyncio.to_thread(
-            open_backend, wanted.spec, self._profiles, progressed, self._prompts
+            open_backend, wanted.spec, self._profiles, progressed, self._prompts, self._quantized
         )
         self._key = wanted
         log.info("loaded %s", self.backend.info.name)

@@ -15,6 +15,7 @@ from engine.load.locate import locate
 from engine.load.tokenizer import HubTokenizer
 from engine.page_files import PageFolder
 from engine.protocol import ModelSpec
+from engine.quantized_folder import QuantizedFolder
 from engine.runtime.create import create
 from engine.runtime.create_draft import inspect_draft
 from engine.runtime.local import LocalBackend
@@ -28,14 +29,15 @@ def open_backend(
     user_profiles: Path | None = None,
     on_progress: Callable[[str, int | None, int | None], None] = lambda *_: None,
     prompts: PageFolder | None = None,
+    quantized: QuantizedFolder | None = None,
 ) -> LocalBackend:
     """Load the model that `spec` names on the machine that it names; blocking.
 
-    `on_progress(stage, bytes done, bytes in total)`; `prompts` is where prompts are kept on disk, if they
-    are. Raises ModelError, DoesNotFit, and BadSpec.
+    `on_progress(stage, bytes done, bytes in total)`; `prompts` and `quantized` are where prompts
+    and weights quantized here are kept on disk, if they are. Raises ModelError, DoesNotFit, and BadSpec.
     """
     found = _detected(spec, user_profiles)
-    backend = create(spec, found.profile, found.settings, on_progress, prompts)
+    backend = create(spec, found.profile, found.settings, on_progress, prompts, quantized)
     try:
         style = resolve(backend.tokenizer, backend.info.thinking_format)
         name = style.format.name if style is not None else None

@@ -38,6 +38,7 @@ from engine.protocol.wire import (
     Welcome,
     read_client_frame,
 )
+from engine.quantized_folder import QuantizedFolder
 from engine.speed import Stop
 from engine.work import failure, work
 
@@ -229,12 +230,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profiles", type=Path, help="folder of the user's own hardware profiles")
     parser.add_argument("--prompts", type=Path, help="folder for what prompts were computed to")
     parser.add_argument("--prompt-bytes", type=int, help="how much these may take")
+    parser.add_argument("--quantized", type=Path, help="folder for weights that were quantized here")
+    parser.add_argument("--quantized-bytes", type=int, help="how much these may take")
     options = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     prompts = PageFolder(options.prompts, options.prompt_bytes) if options.prompts is not None else None
-    asyncio.run(Worker(options.socket, options.log, LoadedModel(options.profiles, prompts)).serve())
+    quantized = QuantizedFolder(options.quantized, options.quantized_bytes) if options.quantized else None
+    loaded = LoadedModel(options.profiles, prompts, quantized)
+    asyncio.run(Worker(options.socket, options.log, loaded).serve())
     return 0
 
 

@@ -184,7 +184,7 @@ async def _ask(
     request: AnswerRequest, settings: config.Settings, recorder: Recorder | None, as_json: bool
 ) -> Answer:
     """Run the request, streaming the answer to stdout unless it is printed as JSON."""
-    engine = open_engine(settings.keep_alive, settings.prompt_store)
+    engine = open_engine(settings)
     status = StatusLine()
     try:
         async with aclosing(_recorded(engine.answer(request), request, recorder)) as events:

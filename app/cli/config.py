@@ -12,6 +12,7 @@ from app.config import load
 UNSET = {
     "keep_alive": "as the engine was told last; 10m at first",
     "prompt_store": "4 GB, at most a tenth of the free space",
+    "quantized_store": "50 GB, at most a quarter of the free space",
 }
 """What is shown of a setting without a value where nothing would not say enough."""
 
@@ -52,7 +53,7 @@ def path() -> None:
 
 
 def _text(key: str, value: object) -> str:
-    if key == "prompt_store":
+    if key in ("prompt_store", "quantized_store"):
         return f"{value:,} bytes" if value else "off"
     if isinstance(value, bool):
         return str(value).lower()

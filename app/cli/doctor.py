@@ -25,6 +25,7 @@ from engine.build import build_id, mull_version
 from engine.client import EngineGone
 from engine.page_files import PageFolder, held
 from engine.protocol import EngineStatus, IgnoredFiles
+from engine.quantized_folder import QuantizedFolder
 from profiles.catalogue import UnknownProfile
 from profiles.detect import Detection, detect
 
@@ -101,7 +102,7 @@ def _diagnosis() -> Diagnosis:
     status, engine = _engine()
     checks += [engine, Check("engine log", "ok", _file(locations.engine_log()))]
     stored = _stored_prompts(settings, status)
-    checks += [*_prompt_store(stored), *_folders(), *_terminal()]
+    checks += [*_prompt_store(stored), _quantized_store(settings), *_folders(), *_terminal()]
     usable = all(check.state != "problem" for check in checks)
     return Diagnosis(usable=usable, checks=tuple(checks), prompt_store=stored)
 
@@ -218,6 +219,16 @@ def _prompt_store(stored: StoredPrompts) -> Iterator[Check]:
     if stored.strangers:
         others = f" and {len(stored.strangers) - 1} more" if len(stored.strangers) > 1 else ""
         yield Check("prompt store", "note", f"not the store's, left alone: {stored.strangers[0]}{others}")
+
+
+def _quantized_store(settings: config.Settings) -> Check:
+    folder = QuantizedFolder(locations.quantized_directory(), settings.quantized_store)
+    kept, budget = folder.kept(), folder.limit()
+    if not budget:
+        return Check("quantized", "ok", f"off (quantized_store); {len(kept)} models in {folder.path}")
+    taken = figures.size(sum(one.bytes for one in kept))
+    models = "1 model" if len(kept) == 1 else f"{len(kept)} models"
+    return Check("quantized", "ok", f"{models}, {taken} of {figures.size(budget)}, in {folder.path}")
 
 
 def _folders() -> Iterator[Check]:

@@ -98,7 +98,7 @@ def speed(
 
 
 async def _measure(request: SpeedRequest, settings: config.Settings) -> SpeedReport:
-    engine = open_engine(settings.keep_alive, settings.prompt_store)
+    engine = open_engine(settings)
     status = StatusLine()
     try:
         async with aclosing(engine.speed(request)) as events:

@@ -119,7 +119,7 @@ def run(flags: Mapping[str, object] | None = None, resume: str | None = None) ->
         if origins[key] == "default" and (value := getattr(recalled, key)) is not None
     }
     services = Services(
-        engine=open_engine(settings.keep_alive, settings.prompt_store),
+        engine=open_engine(settings),
         new_recorder=_new_recorder,
         remember=config.remember,
         settings=msgspec.structs.replace(settings, **kept),

@@ -38,7 +38,7 @@ def check_weights(folder: Path) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for shard, expected in shards.items():
         try:
-            tensors = _read_header(folder / shard)
+            tensors = read_header(folder / shard)
         except OSError as error:
             raise ModelError(f"{folder / shard} cannot be read: {error.strerror}") from error
         if missing := sorted(expected - tensors.keys()):
@@ -83,7 +83,7 @@ def _shards(folder: Path) -> dict[str, set[str]]:
     )
 
 
-def _read_header(path: Path) -> dict[str, Stored]:
+def read_header(path: Path) -> dict[str, Stored]:
     """The tensors in a safetensors file that is as long as its header says."""
     size = path.stat().st_size
     with path.open("rb") as file:

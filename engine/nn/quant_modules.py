@@ -12,7 +12,9 @@ from engine.nn.quantized import Quantized
 
 
 class Holder(nn.Module):
-    """Has one quantized matrix, which goes where the module goes."""
+    """Has one quantized matrix, which goes where the module goes; `parameter` is what the model calls it."""
+
+    parameter = "weight"
 
     def __init__(self, matrix: Quantized) -> None:
         super().__init__()
@@ -53,6 +55,8 @@ class QuantEmbedding(Holder):
 
 class ExpertMatrices(Holder):
     """Stands in for one parameter of a layer's experts; its matrix is [experts, out, in]."""
+
+    parameter = ""
 
 
 def matrices_of(model: nn.Module) -> list[Quantized]:

@@ -79,7 +79,7 @@ class Quantized:
     @property
     def nbytes(self) -> int:
         """Bytes that it takes in memory."""
-        return sum(part.nbytes for part in self._parts().values())
+        return sum(part.nbytes for part in self.parts().values())
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """The matrix, [..., out, in], its inputs in the model's order; computed in float32."""
@@ -124,20 +124,21 @@ class Quantized:
     def expert(self, index: int) -> Quantized:
         """One of the leading dimension, as views."""
         parts = {
-            name: part[index] for name, part in self._parts().items() if name != "order" or part.dim() > 1
+            name: part[index] for name, part in self.parts().items() if name != "order" or part.dim() > 1
         }
         return replace(self, **parts)
 
     def to(self, device: str | torch.device) -> Quantized:
-        return replace(self, **{name: part.to(device) for name, part in self._parts().items()})
+        return replace(self, **{name: part.to(device) for name, part in self.parts().items()})
 
-    def _parts(self) -> dict[str, torch.Tensor]:
+    def parts(self) -> dict[str, torch.Tensor]:
+        """Its tensors by the names of the fields."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
 
     def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Quantized:
         """The same with codes, scales and zeros changed; the inputs stay as they are."""
-        parts = {name: change(part) for name, part in self._parts().items() if name != "order"}
+        parts = {name: change(part) for name, part in self.parts().items() if name != "order"}
         return replace(self, **parts)
 
 

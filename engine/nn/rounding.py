@@ -14,6 +14,8 @@ from engine.nn.quantized import BLOCK, Kind, Quantized, pack_u4
 
 GROUPS = {"u4": 64, "s8": 32}
 """Inputs per scale: 4.25 and 8.5 bits per weight with their float16 scales."""
+METHOD = "ends-1"
+"""Names what is done here, for what was kept of it: another name where codes or scales become others."""
 _ENDS = {"u4": (0.75, 0.85, 0.95, 1.05), "s8": (0.99, 1.0, 1.01)}
 _BITS = {"u4": 4, "s8": 8}
 _F8_MAX = 448.0

@@ -11,12 +11,13 @@ import torch
 from engine.load.checkpoint import Checkpoint
 from engine.load.choose import choose, smallest, weight_memory
 from engine.load.errors import DoesNotFit
-from engine.load.model import Progress, load_model
+from engine.load.model import Progress
 from engine.load.plan import QuantPlan
-from engine.load.quantizer import Quantize
+from engine.load.planned import load_by
 from engine.nn import attention
 from engine.nn.linear import can_pack
 from engine.nn.sizes import Sizes, sizes_of
+from engine.quantized_folder import QuantizedFolder
 from engine.runtime.agreement import fastest_forward
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE, PagePool
@@ -73,7 +74,8 @@ def assemble(
     checkpoint: Checkpoint,
     dtype: str,
     device: str,
-    quantize: Quantize | None,
+    plan: QuantPlan,
+    quantized: QuantizedFolder | None,
     pack: bool,
     exact: bool,
     kind: StorageKind,
@@ -82,12 +84,13 @@ def assemble(
 ) -> Assembled:
     """Load the model; blocking. `context_of` says how many tokens a model of this shape gets.
 
+    `quantized` is where weights that are quantized here are kept, if they are.
     Over pages, weights are packed where they can be and `pack` says so, `kind` keeps keys and values, and
     `exact` is as for `Runner`. Raises ModelError.
     """
     attention.register()
     name = attention.NAME if checkpoint.paged else STOCK_ATTENTION
-    model = load_model(checkpoint, dtype, device, name, on_progress, quantize)
+    model = load_by(plan, checkpoint, dtype, device, name, on_progress, quantized)
     sizes, head_dim = sizes_of(model), checkpoint.shape.head_dim
     kv_bytes = kind.vector_bytes(head_dim, model.dtype) / head_dim
     shape = replace(

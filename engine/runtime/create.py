@@ -9,12 +9,13 @@ import torch
 
 from engine.backend import Sampler
 from engine.load.checkpoint import Checkpoint, inspect, read_json
-from engine.load.choose import described, quantize_by
+from engine.load.choose import described
 from engine.load.errors import DoesNotFit, ModelError
 from engine.load.locate import locate, shown_name
 from engine.load.tokenizer import HubTokenizer
 from engine.page_files import PageFolder
 from engine.protocol import ModelInfo, ModelSpec
+from engine.quantized_folder import QuantizedFolder
 from engine.runtime.assemble import affordable, assemble, fitting, longest_context
 from engine.runtime.create_draft import OFF, inspect_draft, speculation
 from engine.runtime.fingerprint import fingerprint
@@ -41,12 +42,14 @@ def create(
     settings: Settings,
     on_progress: Callable[[str, int | None, int | None], None] = lambda *_: None,
     prompts: PageFolder | None = None,
+    quantized: QuantizedFolder | None = None,
 ) -> LocalBackend:
     """Load the model; blocking. `on_progress(stage, bytes done, bytes in total)`.
 
-    `prompts` is where prompts are kept on disk, if they are. Raises ModelError for whatever a person can
-    cause, DoesNotFit where memory is short. `thinking_format` in the result's info is what the model's folder
-    states, or None: formats are resolved above.
+    `prompts` and `quantized` are where prompts, and weights that are quantized here, are kept on disk, if
+    they are. Raises ModelError for whatever a person can cause, DoesNotFit where memory is short.
+    `thinking_format` in the result's info is what the model's folder states, or None: formats are resolved
+    above.
     """
     on_progress("checking the model", None, None)
     folder = locate(spec.model)
@@ -70,7 +73,8 @@ def create(
         checkpoint,
         dtype,
         device,
-        quantize_by(plan) if plan else None,
+        plan,
+        quantized,
         not small or spec.deterministic,
         spec.deterministic,
         KINDS[spec.kv],

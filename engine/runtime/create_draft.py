@@ -10,7 +10,7 @@ from engine.load.checkpoint import Checkpoint, inspect
 from engine.load.errors import ModelError
 from engine.load.locate import locate, shown_name
 from engine.load.model import Progress
-from engine.load.plan import NONE
+from engine.load.plan import NONE, QuantPlan
 from engine.load.tokenizer import HubTokenizer
 from engine.nn.fused import FirstLayers, FusedDecoder
 from engine.protocol import ModelSpec
@@ -93,6 +93,7 @@ def speculation(
         draft.by,
         dtype,
         device,
+        QuantPlan(),
         None,
         model.paged.packed,
         False,

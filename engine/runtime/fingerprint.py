@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from hashlib import blake2b
 from importlib.metadata import version
-from pathlib import Path
 
 from engine.build import mull_version
 from engine.load.checkpoint import Checkpoint
+from engine.load.identity import identity
 from engine.runtime.pages import PAGE
-
-SAMPLES = 16
-"""Places of a weight file that are looked at: training again changes them all, whatever the file's date."""
-SAMPLE_BYTES = 4096
 
 
 def fingerprint(checkpoint: Checkpoint, kernel_class: str) -> bytes:
@@ -24,18 +20,8 @@ def fingerprint(checkpoint: Checkpoint, kernel_class: str) -> bytes:
     """
     parts = [
         checkpoint.config.to_json_string(),
-        *(_identity(file) for file in checkpoint.source.files),
+        *(identity(file) for file in checkpoint.source.files),
         f"{kernel_class} {PAGE}",
         f"mull {mull_version()} torch {version('torch')} transformers {version('transformers')}",
     ]
     return blake2b("\n".join(parts).encode(), digest_size=32).digest()
-
-
-def _identity(file: Path) -> str:
-    found = file.stat()
-    seen = blake2b(digest_size=16)
-    with file.open("rb") as handle:
-        for number in range(SAMPLES):
-            handle.seek(number * max(0, found.st_size - SAMPLE_BYTES) // (SAMPLES - 1))
-            seen.update(handle.read(SAMPLE_BYTES))
-    return f"{file.name} {found.st_size} {found.st_mtime_ns} {seen.hexdigest()}"
