@@ -103,23 +103,32 @@ class _Place(ConversionOps):
             value = found[0] if isinstance(found, list) else found
             owner, _dot, name = target.rpartition(".")
             module = model.get_submodule(owner)
-            transposed = getattr(module, "is_transposed", False)
-            parameter = getattr(module, name)
-            expected = tuple((parameter.mT if transposed else parameter).shape)
-            if isinstance(value, Passing):
-                matrix: Quantized | None = self._fitting(target, value.matrix, expected)
-            else:
-                values = self._fitting(target, value.mT if transposed else value, expected)
-                matrix = self._config.quantize(target, values)
-            if matrix is not None and isinstance(module, nn.Embedding) and type(module) is not nn.Embedding:
-                value, matrix = matrix.dequantize(self._config.dtype), None  # one that does more than look up
-            if matrix is None:
-                left[target] = value
+            matrix = self._matrix(target, module, getattr(module, name), value)
+            if isinstance(matrix, torch.Tensor):
+                left[target] = matrix
                 continue
             self._put(model, owner, module, name, matrix)
             if missing_keys is not None:
                 missing_keys.discard(target)
         return left
+
+    def _matrix(
+        self, target: str, module: nn.Module, parameter: torch.Tensor, value: Passing | torch.Tensor
+    ) -> Quantized | torch.Tensor:
+        """What the parameter becomes. An embedding that does more than look up stays a tensor."""
+        transposed = getattr(module, "is_transposed", False)
+        dense = isinstance(module, nn.Embedding) and type(module) is not nn.Embedding
+        expected = tuple((parameter.mT if transposed else parameter).shape)
+        if isinstance(value, Passing):
+            matrix = self._fitting(target, value.matrix, expected)
+            return matrix.dequantize(self._config.dtype) if dense else matrix
+        values = self._fitting(target, value.mT if transposed else value, expected)
+        try:
+            quantized = None if dense else self._config.quantize(target, values)
+        except ValueError as error:
+            self._config.on_error(f"{target}: {error}")
+            raise
+        return value if quantized is None else quantized
 
     def _fitting(self, target: str, found: _Found | None, expected: tuple[int, ...]) -> _Found:
         """What was found, if it has the shape that the model has there: transformers checks it no more."""

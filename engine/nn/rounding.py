@@ -16,11 +16,13 @@ GROUPS = {"u4": 64, "s8": 32}
 """Inputs per scale: 4.25 and 8.5 bits per weight with their float16 scales."""
 METHOD = "ends-1"
 """Names what is done here, for what was kept of it: another name where codes or scales become others."""
-_ENDS = {"u4": (0.75, 0.85, 0.95, 1.05), "s8": (0.99, 1.0, 1.01)}
+_ENDS = {4: (0.75, 0.85, 0.95, 1.05), 8: (0.99, 1.0, 1.01)}
 _BITS = {"u4": 4, "s8": 8}
 _F8_MAX = 448.0
 _SMALLEST = 2.0**-24
 """The smallest float16 above zero."""
+_LEAST = 1e-30
+"""Keeps a group of zeros from dividing by nothing."""
 _CHUNK = 2**18
 """Values at once: what the search makes of them stays in a processor's cache."""
 
@@ -34,12 +36,13 @@ def round_matrix(values: torch.Tensor, kind: Kind) -> Quantized:
     """A matrix [..., out, in] in few bits; see `can_round`. Values that are not finite raise ValueError."""
     if not bool(torch.isfinite(values).all()):
         raise ValueError("it has values that are not finite numbers")
+    values = values.contiguous()
     if kind == "f8":
         return _to_f8(values)
     group = GROUPS[kind] if values.shape[-1] % GROUPS[kind] == 0 else BLOCK
     rows = values.reshape(-1, group)
     step = max(1, _CHUNK // group) if values.device.type == "cpu" else 16 * _CHUNK // group
-    searched = [_search(part.float(), kind) for part in rows.split(step)]
+    searched = [_round(part.float(), kind) for part in rows.split(step)]
     codes = torch.cat([codes for codes, _ in searched]).view(values.shape)
     scales = torch.cat([scales for _, scales in searched]).view(*values.shape[:-1], -1)
     if kind == "s8":
@@ -47,24 +50,45 @@ def round_matrix(values: torch.Tensor, kind: Kind) -> Quantized:
     return Quantized(kind, pack_u4((codes + 8).to(torch.uint8)), scales, group)
 
 
-def _search(groups: torch.Tensor, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:
+def best_scales(groups: torch.Tensor, bits: int, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """The scale [n], a float16 in float32, with which each group [n, group] is best rounded to so many bits.
+
+    `weights` [group]: what a square of each value's error costs; all the same without.
+    """
+    return _search(groups, bits, weights)[:, 0]
+
+
+def _round(groups: torch.Tensor, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes [n, group] int8 and scales [n, 1] float16 for groups [n, group]."""
-    low, high = -(2 ** (_BITS[kind] - 1)), 2 ** (_BITS[kind] - 1) - 1
+    bits = _BITS[kind]
+    scales = _search(groups, bits)
+    codes = (groups / scales).round_().clamp_(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return codes.to(torch.int8), scales.half()
+
+
+def _search(groups: torch.Tensor, bits: int, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Scales [n, 1] float32 that are float16's, see `best_scales`."""
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
     best_error = torch.full_like(largest, torch.inf)
     best_scale = torch.empty_like(largest)
-    for end in (end * side for side in (1, -1) for end in _ENDS[kind]):
+    for end in (end * side for side in (1, -1) for end in _ENDS[bits]):
         scale = _half(largest * (end / low))
         for _ in range(2):
             codes = (groups / scale).round_().clamp_(low, high)
-            error = torch.addcmul(groups, codes, scale, value=-1).square_().sum(-1, keepdim=True)
+            squares = torch.addcmul(groups, codes, scale, value=-1).square_()
+            error = _sum(squares, weights)
             better = error < best_error
             best_error = torch.where(better, error, best_error)
             best_scale = torch.where(better, scale, best_scale)
-            fits = (codes * groups).sum(-1, keepdim=True)
-            scale = _half(fits / codes.square_().sum(-1, keepdim=True).clamp_min_(1))
-    codes = (groups / best_scale).round_().clamp_(low, high)
-    return codes.to(torch.int8), best_scale.half()
+            fits = _sum(codes * groups, weights)
+            scale = _half(fits / _sum(codes.square_(), weights).clamp_min_(_LEAST))
+    return best_scale
+
+
+def _sum(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Over each group, [n, 1]."""
+    return values.sum(-1, keepdim=True) if weights is None else (values @ weights)[:, None]
 
 
 def _half(scale: torch.Tensor) -> torch.Tensor:
