@@ -94,7 +94,7 @@ def read_header(path: Path, texts: bool = True) -> Header:
     tensors: dict[str, Tensor] = {}
     for header in headers:
         if twice := tensors.keys() & header.tensors.keys():
-            raise ModelError(f"{header.path} has the tensor {min(twice)} again", _DOWNLOAD)
+            raise ModelError(f"{header.path} has the tensor {min(twice)[:60]!r} again", _DOWNLOAD)
         tensors |= header.tensors
     return replace(headers[0], tensors=tensors, files=tuple(paths))
 
@@ -209,17 +209,17 @@ def _parse(path: Path, cursor: _Cursor, size: int, texts: bool) -> Header:
 def _tensor(path: Path, cursor: _Cursor) -> Tensor:
     name, dims = cursor.text(), cursor.scalar("I")
     if not 0 < dims <= _MAX_DIMS:
-        raise cursor.corrupt(f"the tensor {name[:60]} has {dims} dimensions")
+        raise cursor.corrupt(f"the tensor {name[:60]!r} has {dims} dimensions")
     shape = tuple(cursor.scalar("Q") for _ in range(dims))[::-1]
     number, offset = cursor.scalar("I"), cursor.scalar("Q")
     kind = TYPES.get(number)
     if kind is None:
         raise ModelError(
-            f"{path}: the tensor {name[:60]} is of type {number}, which is not known",
+            f"{path}: the tensor {name[:60]!r} is of type {number}, which is not known",
             "look for another quantization of this model, such as Q4_K_M or Q8_0",
         )
     if 0 in shape or shape[-1] % kind.block:
-        raise cursor.corrupt(f"the tensor {name[:60]} cannot have the shape {shape} in {kind.name}")
+        raise cursor.corrupt(f"the tensor {name[:60]!r} cannot have the shape {shape} in {kind.name}")
     return Tensor(name, kind, shape, path, offset, math.prod(shape) // kind.block * kind.nbytes)
 
 
@@ -228,13 +228,13 @@ def _check_places(path: Path, tensors: list[Tensor], size: int) -> None:
     for tensor, after in _pairs(sorted(tensors, key=lambda tensor: tensor.offset)):
         if tensor.offset + tensor.nbytes > size:
             raise ModelError(
-                f"{path} is truncated: {size} bytes, and {tensor.name[:60]} would end at "
+                f"{path} is truncated: {size} bytes, and {tensor.name[:60]!r} would end at "
                 f"{tensor.offset + tensor.nbytes}",
                 _DOWNLOAD,
             )
         if after is not None and tensor.offset + tensor.nbytes > after.offset:
             raise ModelError(
-                f"{path} is corrupt: {tensor.name[:60]} and {after.name[:60]} lie in one place", _DOWNLOAD
+                f"{path} is corrupt: {tensor.name[:60]!r} and {after.name[:60]!r} lie in one place", _DOWNLOAD
             )
 
 
