@@ -23,6 +23,9 @@ from engine.protocol.quant import parse_quant
 
 ShowThinking = Literal["hidden", "line", "full"]
 
+_SWITCHES = {"MULL_KERNELS"}
+"""Variables that the engine reads by itself: for finding out what is wrong, not settings."""
+
 
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything that can be set; what is None follows from the model, the hardware profile or the engine."""
@@ -125,7 +128,7 @@ def load(flags: Mapping[str, object] | None = None) -> Configuration:
             key = variables[name]
             values[key] = _checked(key, text, name)
             origins[key] = name
-        elif name.startswith("MULL_"):
+        elif name.startswith("MULL_") and name not in _SWITCHES:
             warnings.append(f"there is no setting {name}{_nearest(name, variables)}")
 
     for key, value in (flags or {}).items():

@@ -11,9 +11,17 @@ import psutil
 import pytest
 
 
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all tests' processes find the kernels: building them takes seconds."""
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home without settings, sessions or engine; its runtime directory is short enough for a socket."""
+    (tmp_path / "cache" / "mull").mkdir(parents=True)
+    (tmp_path / "cache" / "mull" / "kernels").symlink_to(kernels)
     runtime = Path(tempfile.mkdtemp(prefix="mull-"))
     for name in ("CONFIG", "DATA", "STATE", "CACHE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))

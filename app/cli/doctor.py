@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import click
+import msgspec
 from msgspec import Struct
 
 from app import config, figures, locations
@@ -32,6 +33,8 @@ from profiles.detect import Detection, detect
 State = Literal["ok", "note", "problem"]
 LITTLE_SPACE = 10**9
 """Bytes below which a disk is nearly full: conversations are small, downloads and prompts are not."""
+KERNELS_LIMIT_S = 180
+"""They are built within this, in about 5 s on most machines."""
 COLORS = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
@@ -40,6 +43,13 @@ class Check(Struct, frozen=True):
 
     id: str
     state: State
+    text: str
+
+
+class Kernels(Struct, frozen=True):
+    """Of quantized matrices, on the processor: their instruction set, None where there are none."""
+
+    kernels: str | None
     text: str
 
 
@@ -98,7 +108,7 @@ def _diagnosis() -> Diagnosis:
         checks += [Check("settings", "note", warning) for warning in configuration.warnings]
     except CommandError as error:
         checks.append(Check("settings", "problem", str(error)))
-    checks += [*_hardware(settings), _compiler()]
+    checks += [*_hardware(settings), _kernels()]
     status, engine = _engine()
     checks += [engine, Check("engine log", "ok", _file(locations.engine_log()))]
     stored = _stored_prompts(settings, status)
@@ -158,14 +168,18 @@ def _gpu(found: Detection) -> Check:
     return Check("gpu", "ok", text)
 
 
-def _compiler() -> Check:
-    found = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if found and sys.platform == "darwin":  # what lies at /usr/bin/cc asks to install the real one
-        tools = subprocess.run(["/usr/bin/xcode-select", "-p"], capture_output=True, check=False)
-        found = None if tools.returncode else found
-    if found is None:
-        return Check("c compiler", "note", "none (cc, gcc or clang); torch's own operators do without")
-    return Check("c compiler", "ok", found)
+def _kernels() -> Check:
+    """A process of its own tries, as the engine would: they are built where they are not yet."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "engine.nn.kernels.build"], capture_output=True, timeout=KERNELS_LIMIT_S
+        )
+        found = msgspec.json.decode(done.stdout, type=Kernels)
+    except (OSError, subprocess.TimeoutExpired, msgspec.DecodeError):
+        return Check("kernels", "problem", "looking for them failed; run: python -m engine.nn.kernels.build")
+    if found.kernels is None:
+        return Check("kernels", "note", f"torch's own operators do without, slower: {found.text}")
+    return Check("kernels", "ok", found.text)
 
 
 def _engine() -> tuple[EngineStatus | None, Check]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from engine.nn.kernels.cpu import ready
 from engine.nn.quantized import Quantized
 
 _BLOCK_BYTES = 4 * 2**20
@@ -12,7 +13,44 @@ _BLOCK_BYTES = 4 * 2**20
 
 def product(x: torch.Tensor, matrix: Quantized) -> torch.Tensor:
     """x W^T for x [..., in] and a matrix [out, in], in x's dtype: [..., out]."""
-    return _dense(matrix.sorted_inputs(x), matrix)
+    x = matrix.sorted_inputs(x)
+    kernel = ready(matrix)
+    if kernel is None:
+        return _dense(x, matrix)
+    if x.dim() == 2:
+        return kernel.multiply(x)
+    return kernel.multiply(x.reshape(-1, matrix.inputs)).view(*x.shape[:-1], matrix.outputs)
+
+
+def expert_products(
+    x: torch.Tensor, matrix: Quantized, experts: torch.Tensor, begins: torch.Tensor
+) -> torch.Tensor:
+    """Rows begins[i] to begins[i + 1] of x [rows, in] times the matrix experts[i] of [experts, out, in].
+
+    Both int64; the matrices of other experts are not read. [rows, out] in x's dtype.
+    """
+    kernel = ready(matrix)
+    if kernel is not None:
+        return kernel.multiply(_sorted_rows(x, matrix, experts, begins), experts, begins)
+    out = x.new_empty((len(x), matrix.outputs))
+    bounds = begins.tolist()
+    for expert, start, stop in zip(experts.tolist(), bounds[:-1], bounds[1:], strict=True):
+        out[start:stop] = product(x[start:stop], matrix.expert(expert))
+    return out
+
+
+def has_row_invariant_bits(matrix: Quantized) -> bool:
+    """Whether a row's product has the same bits whatever rows are computed with it."""
+    return ready(matrix) is not None
+
+
+def _sorted_rows(
+    x: torch.Tensor, matrix: Quantized, experts: torch.Tensor, begins: torch.Tensor
+) -> torch.Tensor:
+    """Rows in the order of the codes of the expert that each is for."""
+    if matrix.order is None or matrix.order.dim() == 1:
+        return matrix.sorted_inputs(x)
+    return x.gather(1, matrix.order[experts].repeat_interleave(begins.diff(), 0))
 
 
 def _dense(x: torch.Tensor, matrix: Quantized) -> torch.Tensor:

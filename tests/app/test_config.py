@@ -66,6 +66,7 @@ def test_a_size_may_have_a_unit(text: object, count: int) -> None:
 def test_an_unknown_key_warns_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     write("temprature = 0.5\nzzz = 1\n")
     monkeypatch.setenv("MULL_MODLE", "x")
+    monkeypatch.setenv("MULL_KERNELS", "off")  # the engine's
     assert [warning.split(": ")[-1] for warning in config.load().warnings] == [
         "there is no setting 'temprature'; did you mean temperature?",
         "there is no setting 'zzz'",

@@ -11,6 +11,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
@@ -31,19 +32,24 @@ enum {
     PANEL = 64,      /* rows for which weights are decoded anew: their activations stay in the cache */
     CHUNK = 32,      /* outputs that a thread takes at a time */
     THREADS = 64,
+    WORTH_WAKING = 1 << 19, /* multiplications below which a second thread comes too late */
 };
 
-/* Rows begins[i] to begins[i + 1] are multiplied with the matrix experts[i]. */
+/* Matrices of one size that lie one after another without gaps, as `Matrix` in cpu.py. */
 typedef struct {
-    const uint8_t *codes;
-    const uint8_t *scales, *zeros; /* float, or half where `half`; zeros may be NULL */
-    const float *x;             /* [rows, inputs], x_stride apart */
-    float *y;                   /* [rows, outputs] */
-    const int64_t *experts, *begins;
-    int64_t products, inputs, outputs, group, x_stride;
-    int64_t code_row, code_expert;   /* strides in bytes */
-    int64_t scale_row, scale_expert; /* strides in values, also those of zeros */
+    const uint8_t *codes;          /* [matrices, outputs, bytes] */
+    const uint8_t *scales, *zeros; /* [matrices, outputs, groups], float, or half where `half`; zeros may be NULL */
+    int64_t inputs, outputs, group; /* inputs in a multiple of a unit, group too where there are several */
     int32_t kind, half;
+} Matrix;
+
+/* Rows begins[i] to begins[i + 1] are multiplied with the matrix chosen[i]. */
+typedef struct {
+    const Matrix *matrix;
+    const float *x; /* [rows, inputs] */
+    float *y;       /* [rows, outputs] */
+    const int64_t *chosen, *begins;
+    int64_t products;
 } Product;
 
 static float e4m3[256];
@@ -225,10 +231,11 @@ static atomic_int joined;
 static atomic_llong next_chunk;
 
 static void take_chunks(const Product *p, Work *do_chunk) {
-    long long across = (p->outputs + CHUNK - 1) / CHUNK, all = across * p->products, chunk;
+    int64_t outputs = p->matrix->outputs;
+    long long across = (outputs + CHUNK - 1) / CHUNK, all = across * p->products, chunk;
     while ((chunk = atomic_fetch_add(&next_chunk, 1)) < all) {
         int64_t first = chunk % across * CHUNK;
-        do_chunk(p, chunk / across, first, smaller(first + CHUNK, p->outputs));
+        do_chunk(p, chunk / across, first, smaller(first + CHUNK, outputs));
     }
 }
 
@@ -285,15 +292,12 @@ static void together(const Product *p, Work *do_chunk, int threads) {
     pthread_mutex_lock(&lock);
     offered = NULL;
     pthread_mutex_unlock(&lock);
-    while (atomic_load(&joined)) { /* at most what is left of one chunk */
-#if defined(__x86_64__)
-        _mm_pause();
-#endif
-    }
+    for (int spins = 0; atomic_load(&joined); spins++) /* at most what is left of one chunk */
+        if (spins > 1000) sched_yield();
 }
 
 static void alone(const Product *p, Work *do_chunk) {
-    for (int64_t product = 0; product < p->products; product++) do_chunk(p, product, 0, p->outputs);
+    for (int64_t product = 0; product < p->products; product++) do_chunk(p, product, 0, p->matrix->outputs);
 }
 
 /* ---- What is called from outside ---- */
@@ -311,7 +315,11 @@ int mull_has(int isa) {
     return isa == PLAIN;
 }
 
-void mull_product(const Product *p, int isa, int threads) {
+/* y = x W^T for `rows` rows with the only matrix, or for `products` of them. */
+void mull_product(const Matrix *matrix, const float *x, float *y, int64_t rows, const int64_t *chosen,
+                  const int64_t *begins, int64_t products, int isa, int threads) {
+    const int64_t only = 0, all[] = {0, rows};
+    const Product p = {matrix, x, y, chosen ? chosen : &only, begins ? begins : all, chosen ? products : 1};
     Work *do_chunk = work_plain;
 #if defined(__x86_64__)
     if (isa == AVX2) do_chunk = work_avx2;
@@ -319,12 +327,12 @@ void mull_product(const Product *p, int isa, int threads) {
 #elif defined(__aarch64__)
     if (isa == NEON) do_chunk = work_neon;
 #endif
-    if (threads > THREADS) threads = THREADS;
+    if (matrix->inputs * matrix->outputs * rows < WORTH_WAKING) threads = 1;
     if (threads > 1 && pthread_mutex_trylock(&busy) == 0) {
-        together(p, do_chunk, threads);
+        together(&p, do_chunk, smaller(threads, THREADS));
         pthread_mutex_unlock(&busy);
     } else {
-        alone(p, do_chunk);
+        alone(&p, do_chunk);
     }
 }
 
@@ -332,11 +340,10 @@ void mull_product(const Product *p, int isa, int threads) {
 
 #define V FOR(V)
 
-/* One matrix, and where in it: outputs from `codes` on. */
+/* A matrix from some output on. */
 typedef struct {
-    const uint8_t *codes;
-    const uint8_t *scales, *zeros;
-    int64_t group, code_row, scale_row;
+    const uint8_t *codes, *scales, *zeros;
+    int64_t group, bytes, groups; /* bytes and groups of one output */
     int half;
 } FOR(Rows);
 #define Rows FOR(Rows)
@@ -347,7 +354,7 @@ INLINE float FOR(value)(const Rows *m, const uint8_t *values, int64_t at) {
 
 /* Of a group: its scale, and what is added to scale * code in place of the zero. */
 INLINE void FOR(parameters)(const Rows *m, int64_t output, int64_t group, V *scale, V *shift) {
-    int64_t at = output * m->scale_row + group;
+    int64_t at = output * m->groups + group;
     float scale_ = FOR(value)(m, m->scales, at), zero = m->zeros ? FOR(value)(m, m->zeros, at) : 8;
     *scale = FOR(all)(scale_);
     *shift = FOR(all)(-zero * scale_);
@@ -372,7 +379,7 @@ INLINE void FOR(tile)(int kind, int shifted, int rows, int64_t outputs, const Ro
     int step = kind == U4 ? 32 : 16, bytes = kind == DENSE ? 16 * sizeof(float) : UNIT_BYTES;
     const uint8_t *codes[OUTPUTS];
     V sum[OUTPUTS * ROWS];
-    for (int o = 0; o < OUTPUTS; o++) codes[o] = m->codes + smaller(o, outputs - 1) * m->code_row + from / step * bytes;
+    for (int o = 0; o < OUTPUTS; o++) codes[o] = m->codes + smaller(o, outputs - 1) * m->bytes + from / step * bytes;
     for (int i = 0; i < OUTPUTS * rows; i++) sum[i] = FOR(all)(0);
     while (from < to) {
         int64_t group = kind == DENSE ? 0 : from / m->group;
@@ -402,7 +409,7 @@ INLINE void FOR(tile)(int kind, int shifted, int rows, int64_t outputs, const Ro
 /* Rows of activations times weights that were decoded, [OUTPUTS, DEPTH]. */
 TARGET static void FOR(dense)(int64_t rows, int64_t outputs, const float *weights, int64_t inputs, const float *x,
                               int64_t x_stride, float *y, int64_t y_stride, int more) {
-    Rows m = {.codes = (const uint8_t *)weights, .code_row = DEPTH * sizeof(float)};
+    Rows m = {.codes = (const uint8_t *)weights, .bytes = DEPTH * sizeof(float)};
     while (rows > 0) {
         int64_t now = rows >= ROWS ? ROWS : smaller(rows, 3);
         switch (now) { /* constants, so that each has its own code */
@@ -419,7 +426,7 @@ TARGET static void FOR(dense)(int64_t rows, int64_t outputs, const float *weight
 INLINE void FOR(decode)(int kind, int shifted, int64_t outputs, const Rows *m, int64_t from, int64_t to, float *weights) {
     int step = kind == U4 ? 32 : 16;
     for (int64_t o = 0; o < outputs; o++, weights += DEPTH) {
-        const uint8_t *codes = m->codes + o * m->code_row + from / step * UNIT_BYTES;
+        const uint8_t *codes = m->codes + o * m->bytes + from / step * UNIT_BYTES;
         for (int64_t at = from; at < to;) {
             int64_t group = at / m->group, end = smaller(to, (group + 1) * m->group);
             V scale, shift;
@@ -435,28 +442,28 @@ INLINE void FOR(decode)(int kind, int shifted, int64_t outputs, const Rows *m, i
 
 /* One row straight from the codes, more from weights that are decoded once for PANEL rows. */
 INLINE void FOR(chunk)(int kind, int shifted, const Product *p, int64_t product, int64_t first, int64_t last) {
-    int64_t expert = p->experts[product], stop = p->begins[product + 1], size = p->half ? 2 : 4;
+    const Matrix *all = p->matrix;
+    int64_t inputs = all->inputs, before = p->chosen[product] * all->outputs, stop = p->begins[product + 1];
+    int64_t bytes = kind == U4 ? inputs / 2 : inputs, groups = (inputs + all->group - 1) / all->group;
     float weights[OUTPUTS * DEPTH] __attribute__((aligned(64)));
     for (int64_t begin = p->begins[product]; begin < stop; begin += PANEL) {
         int64_t rows = smaller(PANEL, stop - begin);
+        const float *x = p->x + begin * inputs;
         for (int64_t output = first; output < last; output += OUTPUTS) {
             int64_t outputs = smaller(OUTPUTS, last - output);
-            int64_t values = (expert * p->scale_expert + output * p->scale_row) * size;
-            float *y = p->y + begin * p->outputs + output;
+            int64_t values = (before + output) * groups * (all->half ? 2 : 4);
+            float *y = p->y + begin * all->outputs + output;
             Rows m = {
-                .codes = p->codes + expert * p->code_expert + output * p->code_row,
-                .scales = p->scales + values,
-                .zeros = p->zeros ? p->zeros + values : NULL,
-                .group = p->group, .code_row = p->code_row, .scale_row = p->scale_row, .half = p->half,
+                all->codes + (before + output) * bytes, all->scales + values, all->zeros ? all->zeros + values : NULL,
+                all->group, bytes, groups, all->half,
             };
-            for (int64_t from = 0; from < p->inputs; from += DEPTH) {
-                const float *x = p->x + begin * p->x_stride;
-                int64_t to = smaller(from + DEPTH, p->inputs);
+            for (int64_t from = 0; from < inputs; from += DEPTH) {
+                int64_t to = smaller(from + DEPTH, inputs);
                 if (rows == 1) {
                     FOR(tile)(kind, shifted, 1, outputs, &m, from, to, x, 0, y, 0, from > 0);
                 } else {
                     FOR(decode)(kind, shifted, outputs, &m, from, to, weights);
-                    FOR(dense)(rows, outputs, weights, to - from, x + from, p->x_stride, y, p->outputs, from > 0);
+                    FOR(dense)(rows, outputs, weights, to - from, x + from, inputs, y, all->outputs, from > 0);
                 }
             }
         }
@@ -464,10 +471,11 @@ INLINE void FOR(chunk)(int kind, int shifted, const Product *p, int64_t product,
 }
 
 TARGET static void FOR(work)(const Product *p, int64_t product, int64_t first, int64_t last) {
-    if (p->kind == U4) FOR(chunk)(U4, 1, p, product, first, last);
-    else if (p->kind == S8 && p->zeros) FOR(chunk)(S8, 1, p, product, first, last);
-    else if (p->kind == S8) FOR(chunk)(S8, 0, p, product, first, last);
-    else if (p->zeros) FOR(chunk)(F8, 1, p, product, first, last);
+    int kind = p->matrix->kind, shifted = p->matrix->zeros != NULL;
+    if (kind == U4) FOR(chunk)(U4, 1, p, product, first, last);
+    else if (kind == S8 && shifted) FOR(chunk)(S8, 1, p, product, first, last);
+    else if (kind == S8) FOR(chunk)(S8, 0, p, product, first, last);
+    else if (shifted) FOR(chunk)(F8, 1, p, product, first, last);
     else FOR(chunk)(F8, 0, p, product, first, last);
 }
 

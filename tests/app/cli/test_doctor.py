@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ def doctor(*arguments: str, status: int = 0, **variables: str) -> str:
         text=True,
         stdin=subprocess.DEVNULL,
         timeout=60,
-        env={**os.environ, **variables},
+        env={**os.environ, "MULL_KERNELS": "off", **variables},  # building them takes seconds
     )
     assert (done.returncode, done.stderr) == (status, ""), done.stderr
     return done.stdout
@@ -90,8 +89,23 @@ def test_an_unknown_profile_is_a_problem() -> None:
     assert "did you mean rtx-4090?" in states(found(status=1, MULL_PROFILE="rtx-409"))["hardware", "problem"]
 
 
-def test_without_a_c_compiler_mull_still_works(tmp_path: Path) -> None:
-    assert "none (cc" in states(found(PATH=str(tmp_path)))["c compiler", "note"]
+def test_it_says_which_kernels_quantized_matrices_have() -> None:
+    text = states(found(MULL_KERNELS="on"))["kernels", "ok"]
+    assert text.split(", ")[0] in ("plain", "avx2", "avx512", "neon") and text.endswith(".so")
+
+
+@pytest.mark.parametrize(
+    ("variables", "cause"),
+    [
+        ({"PATH": "/nowhere", "CC": ""}, "there is no C compiler (cc, gcc or clang); install one"),
+        ({"CC": "false"}, "false failed: without a word; mend it"),
+        ({"XDG_CACHE_HOME": "/dev/null"}, "cannot be made: Not a directory; set XDG_CACHE_HOME"),
+        ({"MULL_KERNELS": "off"}, "MULL_KERNELS is off; unset MULL_KERNELS"),
+    ],
+)
+def test_without_kernels_mull_still_works_and_says_why(variables: dict[str, str], cause: str) -> None:
+    text = states(found(**{"MULL_KERNELS": "on", **variables}))["kernels", "note"]
+    assert text.startswith("torch's own operators do without, slower: ") and cause in text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Products that torch has no operator for, or only a slow one."""
