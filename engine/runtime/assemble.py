@@ -15,7 +15,9 @@ from engine.load.model import Progress
 from engine.load.plan import QuantPlan
 from engine.load.planned import load_by
 from engine.nn import attention
+from engine.nn.kernels.cpu import used_for
 from engine.nn.linear import can_pack
+from engine.nn.quant_modules import matrices_of
 from engine.nn.sizes import Sizes, sizes_of
 from engine.quantized_folder import QuantizedFolder
 from engine.runtime.agreement import fastest_forward
@@ -26,18 +28,14 @@ from engine.runtime.storage import StorageKind
 from engine.runtime.unpaged import CachePool, CacheRunner
 from profiles.catalogue import Profile
 from profiles.costs import kv_bytes_per_token, state_bytes
+from profiles.fit import BYTES, affordable_context, loading_dtype
 from profiles.shape import ModelShape
 
 CONTEXTS = 4
 """Full contexts that pages hold where memory allows: for samples in parallel and what they leave behind."""
-KV_SHARE = 0.25
-"""The part of the free memory that keys and values may take."""
 
 STOCK_ATTENTION = "sdpa"
 """transformers' own, where the model does not run over pages."""
-
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-_STORED = {"F32": "fp32", "F64": "fp32"}
 
 
 @dataclass(frozen=True)
@@ -60,14 +58,18 @@ class Assembled:
     """None where it runs on transformers' own cache."""
     sizes: Sizes
     capability: str
+    kernels: str | None
+    """Those for all its quantized matrices; None where torch multiplies with them, or there are none."""
 
     @property
     def path(self) -> tuple[str, ...]:
         """By which path it computes, as the kernel class names it."""
         if self.paged is None:
-            return ("stock-cache",)
-        path = "stock" if isinstance(self.paged.forward, StockForward) else "fused"
-        return (path, "packed") if self.paged.packed else (path,)
+            path: tuple[str, ...] = ("stock-cache",)
+        else:
+            path = ("stock" if isinstance(self.paged.forward, StockForward) else "fused",)
+            path += ("packed",) if self.paged.packed else ()
+        return (*path, f"kernels-{self.kernels}") if self.kernels else path
 
 
 def assemble(
@@ -118,29 +120,30 @@ def assemble(
         paged=paged,
         sizes=sizes,
         capability=capability,
+        kernels=used_for(matrices_of(model)),
     )
 
 
 def affordable(shape: ModelShape, device: str) -> int:
     """Tokens whose keys and values the free memory can take."""
-    return int(system_memory(device).free * KV_SHARE / kv_bytes_per_token(shape))
+    return affordable_context(shape, system_memory(device).free)
 
 
 def fitting(
     checkpoint: Checkpoint, quant: str | None, profile: Profile, preferred: str, free: int
 ) -> tuple[str, QuantPlan]:
-    """The dtype of what is not quantized, and what is.
-
-    float32 checkpoints stay so; others get the machine's dtype, or 16 bits where only those fit. Raises
-    DoesNotFit.
-    """
+    """The dtype of what is not quantized, and what is. Raises DoesNotFit."""
     source, tied = checkpoint.source, bool(checkpoint.config.tie_word_embeddings)
-    dtype = _STORED.get(source.dtype, preferred)
-    plan = choose(quant, profile, source, tied, _BYTES[dtype], free)
-    if dtype == "fp32" and source.dtype not in _STORED and weight_memory(source, plan, 4) > free:
-        dtype = "bf16"
-    if (needed := weight_memory(source, plan, _BYTES[dtype])) > free:
-        nearest = smallest(source, tied, _BYTES[dtype], free)
+
+    def plan_for(itemsize: int) -> QuantPlan:
+        return choose(quant, profile, source, tied, itemsize, free)
+
+    dtype = loading_dtype(
+        source.dtype, preferred, lambda size: weight_memory(source, plan_for(size), size), free
+    )
+    plan = plan_for(BYTES[dtype])
+    if (needed := weight_memory(source, plan, BYTES[dtype])) > free:
+        nearest = smallest(source, tied, BYTES[dtype], free)
         raise DoesNotFit(
             f"{checkpoint.folder} needs {needed / 1e9:.1f} GB for its weights, {free / 1e9:.1f} GB are free",
             f"load it with --quant {nearest}" if nearest else "use a smaller model, or free memory",

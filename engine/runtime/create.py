@@ -27,9 +27,8 @@ from engine.runtime.store import open_store
 from profiles.catalogue import Profile
 from profiles.costs import kv_bytes_per_token
 from profiles.detect import Settings
+from profiles.fit import DEFAULT_CONTEXT
 
-DEFAULT_CONTEXT = 8192
-"""Tokens, where neither the request nor the model says less."""
 SMALL_BYTES = 64 * 2**20
 """Weights below which a second thread costs more than it gives: each operation is over before it wakes."""
 THINK_STEPS = (256, 1024, 4096)
@@ -82,9 +81,10 @@ def create(
         on_progress,
     )
     context = loaded.context
-    # experts' products are transformers' own, whose bits depend on how many tokens they are given
     quantization = described(plan, checkpoint.source, loaded.sizes)
-    exact = spec.deterministic and "packed" in loaded.path and not loaded.shape.experts and not quantization
+    # the bits of torch's own products, and of transformers' experts, depend on how many tokens they are given
+    exact = spec.deterministic and "packed" in loaded.path and not loaded.shape.experts
+    exact = exact and (quantization is None or loaded.kernels is not None)
     kv_dtype = dtype if spec.kv == "model" else spec.kv
     arithmetic = [
         loaded.capability,
