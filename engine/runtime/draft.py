@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 
 from engine.backend import DraftInfo, Forwarded
 from engine.runtime.ladder import out_of_memory
-from engine.runtime.primitives import Likely
 from engine.runtime.runner import Row, Runner
 from engine.runtime.sampler import NotFinite
+from engine.runtime.sampling import Likely
 from engine.runtime.sequence import Sequence
 
 CHUNK = 512

@@ -33,8 +33,8 @@ from engine.runtime.delivery import Job, TokenDelivery
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE
 from engine.runtime.pool import Pool
-from engine.runtime.primitives import Rules, Sampling
 from engine.runtime.runner import AnyRunner
+from engine.runtime.sampling import Rules, Sampling
 from engine.runtime.scheduler import Scheduler, Work
 from engine.runtime.speculation import Speculation
 from engine.runtime.store import PromptStore

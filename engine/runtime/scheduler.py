@@ -215,12 +215,22 @@ class Scheduler:
         except Interrupted:
             return None
         except Exception as error:
-            if not out_of_memory(error):
-                for work, _ in chosen:
-                    self._fail(work, error)
+            short = out_of_memory(error)
+            if not short and len(chosen) == 1:
+                self._fail(chosen[0][0], error)
                 return None
-        self.ladder.forward_failed(chosen, self._works)  # outside of the clause: its frames hold tensors
+        # outside of the clause: its frames hold tensors
+        if short:
+            self.ladder.forward_failed(chosen, self._works)
+        else:
+            self._one_by_one(chosen)
         return None
+
+    def _one_by_one(self, chosen: list[tuple[Work, Row]]) -> None:
+        """A forward failed otherwise than for want of memory: only those fail that fail alone."""
+        for work, row in chosen:
+            if work in self._works:
+                self._pass([(work, row)])
 
     def _choose(self) -> list[tuple[Work, Row]]:
         """Everybody's next few tokens, then chunks of what is long, fairly between those who have such."""
@@ -267,7 +277,7 @@ class Scheduler:
             self._works.remove(work)
 
     def _fail(self, work: Work, error: BaseException) -> None:
-        """A forward failed otherwise than for want of memory: so do all who were in it."""
+        """Its forward failed otherwise than for want of memory, and so does it."""
         work.primitive.close()
         self._end(work)
         work.future.set_exception(error)

@@ -18,7 +18,8 @@ from engine.backend import DraftInfo, Forwarded
 from engine.runtime import sequence as sequences
 from engine.runtime.lookup import NOTHING, Guess, Lookup
 from engine.runtime.pages import PagePool
-from engine.runtime.primitives import DRAFTS, Likely
+from engine.runtime.primitives import DRAFTS
+from engine.runtime.sampling import Likely
 
 COUNTS = (1, 3, 7, DRAFTS)
 """How many ids are guessed at once: few sizes, that each is soon measured."""

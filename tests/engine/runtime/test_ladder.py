@@ -16,7 +16,7 @@ from engine.backend import Extension, Lease, Node, Sampler
 from engine.runtime import primitives
 from engine.runtime.local import LocalBackend
 from engine.runtime.pages import PAGE, PagePool
-from engine.runtime.primitives import Rules, Sampling
+from engine.runtime.sampling import Rules, Sampling
 from engine.runtime.scheduler import Work
 from engine.runtime.sequence import Sequence
 from engine.runtime.watch import Watcher
