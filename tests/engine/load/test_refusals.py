@@ -21,6 +21,7 @@ from engine.runtime.create import create
 from profiles.detect import Settings, detect
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
 
 
 @pytest.fixture
@@ -86,6 +87,14 @@ def reshape(folder: Path) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+def quantize_a_part(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    tensors["model.layers.1.mlp.up_proj.qweight"] = torch.zeros((8, 128), dtype=torch.int32)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    change(folder / "config.json", quantization_config=GPTQ)
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no config": (lambda f: (f / "config.json").unlink(), ("config.json",)),
     "config is not JSON": (
@@ -110,6 +119,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda f: change(f / "config.json", quantization_config={"quant_method": "squeezellm", "bits": 4}),
         ("config.json", "squeezellm"),
     ),
+    "quantized to 5 bits": (
+        lambda f: change(f / "config.json", quantization_config={**GPTQ, "bits": 5}),
+        ("config.json", "gptq with 5 bits"),
+    ),
+    "quantized in name only": (
+        lambda f: change(f / "config.json", quantization_config=GPTQ),
+        ("config.json", "gptq 4-bit g32", "no tensor is quantized so"),
+    ),
+    "quantized without its zeros": (quantize_a_part, ("model.layers.1.mlp.up_proj", "no qzeros")),
     "truncated shard": (lambda f: resized(f / WEIGHTS, -1000), (WEIGHTS, "truncated")),
     "truncated header": (
         lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:50]),
