@@ -124,7 +124,7 @@ class FusedDecoder:
             for module in layer.modules():
                 let_go(module)
         self._head = self._head.packed()
-        if self._model.lm_head.weight is not self._embedding.weight:
+        if getattr(self._model.lm_head, "weight", None) is not self._embedding.weight:
             let_go(self._model.lm_head)
 
     def __call__(

@@ -39,11 +39,6 @@ def expert_products(
     return out
 
 
-def has_row_invariant_bits(matrix: Quantized) -> bool:
-    """Whether a row's product has the same bits whatever rows are computed with it."""
-    return ready(matrix) is not None
-
-
 def _sorted_rows(
     x: torch.Tensor, matrix: Quantized, experts: torch.Tensor, begins: torch.Tensor
 ) -> torch.Tensor:

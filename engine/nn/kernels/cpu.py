@@ -9,6 +9,7 @@ import ctypes
 import functools
 import logging
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,10 @@ class Ready:
     """Kept alive: the kernel has but their addresses."""
     _kernels: Kernels
 
+    @property
+    def instruction_set(self) -> str:
+        return self._kernels.instruction_set
+
     def multiply(
         self,
         x: torch.Tensor,
@@ -68,20 +73,23 @@ class Ready:
             None if experts is None else experts.data_ptr(),
             None if begins is None else begins.data_ptr(),
             0 if experts is None else len(experts),
-            INSTRUCTION_SETS.index(instruction_set or self._kernels.instruction_set),
+            INSTRUCTION_SETS.index(instruction_set or self.instruction_set),
             torch.get_num_threads(),
         )
         return out.to(x.dtype)
 
 
-def instruction_set() -> str | None:
-    """Which one the kernels use; None where there are none. The first call may build them, for seconds."""
-    kernels = _kernels()
-    return kernels.instruction_set if kernels else None
+def used_for(matrices: Iterable[Quantized]) -> str | None:
+    """The instruction set of the kernels that multiply with these; None where torch does with one of them."""
+    found = [ready(matrix) for matrix in matrices]
+    return next((one.instruction_set for one in found if one), None) if all(found) else None
 
 
 def ready(matrix: Quantized) -> Ready | None:
-    """How a kernel multiplies with it; None where none can. Worked out once for each matrix."""
+    """How a kernel multiplies with it; None where none can. Worked out once for each matrix.
+
+    The first call of all may build the kernels, for seconds.
+    """
     remembered = vars(matrix)
     if _READY not in remembered:
         remembered[_READY] = _ready(matrix)

@@ -9,7 +9,7 @@ import torch
 from quantized_matrices import random_matrix
 
 from engine.nn.kernels.build import INSTRUCTION_SETS
-from engine.nn.kernels.cpu import Ready, _kernels, instruction_set, ready
+from engine.nn.kernels.cpu import Ready, _kernels, ready, used_for
 from engine.nn.quantized import Kind, Quantized
 
 ROWS = (1, 2, 3, 7, 16, 17, 64, 66)
@@ -139,6 +139,7 @@ def test_many_callers_at_once_get_what_one_alone_gets() -> None:
 
 
 def test_what_no_kernel_is_written_for_is_left_to_torch() -> None:
-    assert ready(random_matrix("s8", 8, 64, group=24)) is None
-    assert ready(random_matrix("s8", 8, 72, group=72)) is None
-    assert instruction_set() in available()
+    fits, other = random_matrix("s8", 8, 64, group=32), random_matrix("s8", 8, 64, group=24)
+    assert ready(other) is None and ready(random_matrix("s8", 8, 72, group=72)) is None
+    assert used_for([fits, fits]) == available()[-1]
+    assert used_for([fits, other]) is None and used_for([]) is None
