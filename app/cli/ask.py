@@ -47,7 +47,7 @@ Examples:
 )
 @click.argument("prompt", required=False)
 @click.option(
-    "--model", metavar="NAME|PATH|REPO", help="The bundled model, a folder, or a cached repository."
+    "--model", metavar="NAME|PATH|REPO", help="A folder, a GGUF file, or a name (see: mull models)."
 )
 @click.option("--profile", metavar="NAME", help="The hardware profile to run with (see: mull profiles).")
 @click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")

@@ -81,7 +81,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @click.option("--resume", metavar="ID", help="Go on with a conversation: its id, the start of it, or last.")
 @click.option(
-    "--model", metavar="NAME|PATH|REPO", help="The bundled model, a folder, or a cached repository."
+    "--model", metavar="NAME|PATH|REPO", help="A folder, a GGUF file, or a name (see: mull models)."
 )
 @click.option("--profile", metavar="NAME", help="The hardware profile to run with (see: mull profiles).")
 @click.option("--draft", metavar="MODEL|exit:N|off", help="Who guesses tokens ahead (see: mull ask --help).")

@@ -26,7 +26,7 @@ Examples:
 """
 )
 @click.option(
-    "--model", metavar="NAME|PATH|REPO", help="The bundled model, a folder, or a cached repository."
+    "--model", metavar="NAME|PATH|REPO", help="A folder, a GGUF file, or a name (see: mull models)."
 )
 @click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
 @click.option("--threads", type=int, metavar="N", help="CPU threads of the engine.")
