@@ -26,6 +26,8 @@ class Awq:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         layout = settings.get("version") or settings.get("checkpoint_format") or settings.get("format")
+        if settings.get("backend") == "llm-awq":
+            layout = "llm-awq"
         if str(layout or "gemm").lower() != "gemm":
             raise ValueError(f"awq in the layout {shown(layout)}")
         bits = stated(settings, "bits", stated(settings, "w_bit", _BITS))

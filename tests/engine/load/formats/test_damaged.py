@@ -259,6 +259,7 @@ UNREAD: dict[str, dict[str, Any]] = {
     "dynamic [1]": {**GPTQ, "dynamic": [1]},
     "layout 'gemv'": {"quant_method": "awq", "version": "gemv"},
     "layout 'GEMV_FAST'": {"quant_method": "awq", "version": "GEMV_FAST"},
+    "layout 'llm-awq'": {"quant_method": "awq", "backend": "llm-awq"},
     "awq with 8 bits": {"quant_method": "awq", "bits": 8},
     "layout 'marlin-24'": {**COMPRESSED, "format": "marlin-24"},
     "layout 'nvfp4-pack-quantized'": {**COMPRESSED, "format": "nvfp4-pack-quantized"},

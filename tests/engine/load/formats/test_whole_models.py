@@ -157,7 +157,7 @@ def test_a_quantized_head_and_modules_left_as_they_were_are_right(tmp_path: Path
 
 @pytest.mark.parametrize("family", ["llama", "mixtral"])
 def test_ordered_inputs_with_outliers_meet_their_own_columns(tmp_path: Path, family: str) -> None:
-    """A few channels are 50 times the others, as in real models; before the MLP, where no softmax adds to it."""
+    """A few channels are 50 times the others, as in real models; before the MLP: no softmax adds to it."""
 
     def outliers(tensors: dict[str, torch.Tensor]) -> None:
         for name, tensor in tensors.items():
