@@ -27,6 +27,8 @@ class Family:
     """Added to the weights of norms in the file."""
     four_norms: bool = False
     """Norms after attention and after the MLP, too."""
+    scaled_embedding: bool = False
+    """The embedding does more than look up: it is made dense."""
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -34,9 +36,9 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2": Family("qwen2"),
     "qwen3": Family("qwen3"),
     "qwen3moe": Family("qwen3_moe"),
-    "gemma": Family("gemma", norm_offset=1),
-    "gemma2": Family("gemma2", norm_offset=1, four_norms=True),
-    "gemma3": Family("gemma3_text", norm_offset=1, four_norms=True),
+    "gemma": Family("gemma", norm_offset=1, scaled_embedding=True),
+    "gemma2": Family("gemma2", norm_offset=1, four_norms=True, scaled_embedding=True),
+    "gemma3": Family("gemma3_text", norm_offset=1, four_norms=True, scaled_embedding=True),
 }
 """By the names that files have."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from engine.load.errors import ModelError
-from engine.load.gguf.config import ROPE_FACTORS, Family, family_of
+from engine.load.gguf.config import EMBEDDING, ROPE_FACTORS, Family, family_of
 from engine.load.gguf.header import Header, Tensor
 
 _MODEL = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
@@ -48,6 +48,8 @@ class Parameter:
     """Whose rows are to be put into transformers' order."""
     offset: int = 0
     """To be taken from its values."""
+    dense: bool = False
+    """Not to stay quantized in any case."""
 
     @property
     def nbytes(self) -> int:
@@ -67,8 +69,9 @@ class Parameter:
     @property
     def kept(self) -> bool:
         """Stays quantized."""
-        kinds = {tensor.type.name for tensor in self.tensors}
-        return len(self.tensors[0].shape) > 1 and len(kinds) == 1 and self.tensors[0].type.kept is not None
+        first = self.tensors[0]
+        alike = all(tensor.type == first.type for tensor in self.tensors)
+        return alike and len(first.shape) > 1 and first.type.kept is not None and not self.dense
 
     def memory(self, itemsize: int) -> int:
         """Bytes once loaded, where each value that is not quantized takes `itemsize`."""
@@ -91,7 +94,8 @@ def parameters_of(header: Header) -> dict[str, Parameter]:
             )
         others = found[target].tensors if target in found else ()
         offset = family.norm_offset if "norm" in name else 0
-        found[target] = Parameter(target, (*others, tensor), _heads(header, family, name), offset)
+        dense = family.scaled_embedding and name == EMBEDDING
+        found[target] = Parameter(target, (*others, tensor), _heads(header, family, name), offset, dense)
     return found
 
 

@@ -54,7 +54,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "other format": (lambda d: b"\x80\x02}q\x00" + d, "not a GGUF file"),
     "old version": (lambda d: put(d, 4, "I", 1), "version 1"),
     "other byte order": (lambda d: put(d, 4, "I", 3 << 24), "byte order"),
-    "cut in the header": (lambda d: d[:2000], "ends inside its header"),
+    "cut in the header": (lambda d: d[:2000], "its header"),
     "cut in the weights": (lambda d: d[:-1000], "truncated"),
     "more tensors than bytes": (lambda d: put(d, 8, "Q", HUGE), "entries cannot be in it"),
     "more tensors than there are": (lambda d: put(d, 8, "Q", 100), "not readable"),
