@@ -60,6 +60,8 @@ class Passing:
         parts = args[0] if args and isinstance(args[0], list | tuple) else ()
         shapes = [_shape(part) for part in parts]
         combine: Callable[[Sequence[Quantized]], Quantized | None]
+        if not shapes or not all(shapes):
+            return cls(None)
         if function is torch.stack and dim == 0 and len(set(shapes)) == 1:
             combine = stack
         elif (
@@ -69,8 +71,6 @@ class Passing:
         ):
             combine = join
         else:
-            return cls(None)
-        if not all(shapes):
             return cls(None)
         matrices = [part.matrix for part in parts if isinstance(part, Passing) and part.matrix is not None]
         whole = combine(matrices) if len(matrices) == len(parts) else None

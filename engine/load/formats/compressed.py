@@ -13,8 +13,7 @@ from engine.load.formats.fp8 import E4M3, scaled, stated_block
 from engine.load.formats.settings import expect, group_name, need, shown, stated, stated_group
 from engine.nn.quantized import Quantized
 
-_PACKED = "pack-quantized"
-_LAYOUTS = (_PACKED, "int-quantized", "float-quantized", "naive-quantized", "mixed-precision")
+_LAYOUTS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision")
 _WORD = 32
 
 
@@ -105,7 +104,7 @@ def _rule(group: object) -> _Rule:
 
 def _read(rule: _Rule, parts: Mapping[str, torch.Tensor]) -> Quantized | torch.Tensor:
     """Raises ValueError where the tensors are not kept by this rule."""
-    scale = need(parts, "weight_scale", dims=parts["weight_scale"].dim() if "weight_scale" in parts else 2)
+    scale = need(parts, "weight_scale", dims=None)
     if rule.floating:
         block = rule.block if rule.group == -1 else (1, rule.group)
         return scaled(need(parts, "weight", E4M3), "weight_scale", scale, block)

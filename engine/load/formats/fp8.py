@@ -31,9 +31,7 @@ class Fp8:
 
     def read(self, parts: Mapping[str, torch.Tensor]) -> Quantized | torch.Tensor:
         name = "weight_scale_inv" if "weight_scale_inv" in parts else "weight_scale"
-        return scaled(
-            need(parts, "weight", E4M3), name, need(parts, name, dims=parts[name].dim()), self._block
-        )
+        return scaled(need(parts, "weight", E4M3), name, need(parts, name, dims=None), self._block)
 
 
 def stated_block(value: object) -> tuple[int, int] | None:

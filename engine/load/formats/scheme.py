@@ -24,7 +24,7 @@ class Scheme(Protocol):
 
     @property
     def marks(self) -> frozenset[str]:
-        """The last parts of the names of tensors that only a quantized matrix has, each of them enough to tell."""
+        """The last parts of the names of tensors that only a quantized matrix has; any of them tells."""
         ...
 
     @property

@@ -29,14 +29,16 @@ def shown(value: object) -> str:
     return repr(value)[:60]
 
 
-def need(parts: Mapping[str, torch.Tensor], name: str, *dtypes: torch.dtype, dims: int = 2) -> torch.Tensor:
-    """A part, of one of some dtypes and with so many dimensions. Raises ValueError."""
+def need(
+    parts: Mapping[str, torch.Tensor], name: str, *dtypes: torch.dtype, dims: int | None = 2
+) -> torch.Tensor:
+    """A part, of one of some dtypes and with so many dimensions, or any. Raises ValueError."""
     if name not in parts:
         raise ValueError(f"it has no {name}")
     part = parts[name]
     if dtypes and part.dtype not in dtypes:
         raise ValueError(f"its {name} is {part.dtype} instead of {dtypes[0]}")
-    if part.dim() != dims or part.numel() == 0:
+    if (dims is not None and part.dim() != dims) or part.numel() == 0:
         raise ValueError(f"its {name} has the shape {tuple(part.shape)}")
     return part
 

@@ -118,6 +118,17 @@ def test_its_text_and_logits_are_those_of_the_dense_model(tmp_path: Path, family
     assert_writes_the_same(pair)
 
 
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_projections_that_share_an_order_are_right(tmp_path: Path, family: str) -> None:
+    """As desc_act has it for those with the same input, which are then computed as one."""
+
+    def write(_: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        matrix = quantized(values, ordered=3)
+        return gptq(matrix), matrix.values()
+
+    assert_writes_the_same(save_pair(tmp_path, family, write, GPTQ, num_hidden_layers=2))
+
+
 def test_an_experts_two_projections_in_different_orders_are_right(tmp_path: Path) -> None:
     def write(name: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
         return from_codes(gptq, group=32, ordered=1 + name.count("up_proj"))(name, values)
