@@ -33,6 +33,8 @@ _DOWNLOAD = "download the file again"
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_LENGTH = struct.Struct("<Q")
+"""Of a text, before it."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +152,8 @@ class _Cursor:
             raise self.corrupt(f"a value of kind {kind}")
         kind, count = self.scalar("I"), self.scalar("Q")
         if kind == _STRING:
-            self.expect(count, 8)
-            if texts:
-                return [self.text() for _ in range(count)]
-            for _ in range(count):
-                self._take(self.scalar("Q"))
-            return None
+            self.expect(count, _LENGTH.size)
+            return self._texts(count, texts)
         if kind not in _SCALARS:
             raise self.corrupt(f"an array of kind {kind}")
         code = _SCALARS[kind].replace("?", "B")
@@ -165,6 +163,23 @@ class _Cursor:
         if sys.byteorder == "big":
             values.byteswap()
         return values
+
+    def _texts(self, count: int, keep: bool) -> list[str] | None:
+        """As `text` reads them one by one: vocabularies have hundreds of thousands."""
+        found: list[str] | None = [] if keep else None
+        data, at, end, unpack = self._data, self.at, self._end, _LENGTH.unpack_from
+        try:
+            for _ in range(count):
+                start = at + _LENGTH.size
+                at = start + (unpack(data, at)[0] if start <= end else end)
+                if at > end:
+                    raise self._cut()
+                if found is not None:
+                    found.append(data[start:at].decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise self.corrupt("a text in it is not UTF-8") from error
+        self.at = at
+        return found
 
     def expect(self, count: int, nbytes: int) -> None:
         """There is room for so many entries of at least so many bytes."""
@@ -177,8 +192,11 @@ class _Cursor:
     def _take(self, nbytes: int) -> bytes:
         start, self.at = self.at, self.at + nbytes
         if self.at > self._end:
-            raise ModelError(f"{self._path} is truncated or corrupt: it ends inside its header", _DOWNLOAD)
+            raise self._cut()
         return self._data[start : self.at]
+
+    def _cut(self) -> ModelError:
+        return ModelError(f"{self._path} is truncated or corrupt: it ends inside its header", _DOWNLOAD)
 
 
 def _parse(path: Path, cursor: _Cursor, size: int, texts: bool) -> Header:

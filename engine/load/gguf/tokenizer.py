@@ -208,7 +208,7 @@ def _merges(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
     found = []
     for token, id in pieces.items():
         for cut in range(1, len(token)):
-            left, right = pieces.get(token[:cut]), pieces.get(token[cut:])
-            if left is not None and right is not None:
+            left = pieces.get(token[:cut])
+            if left is not None and (right := pieces.get(token[cut:])) is not None:
                 found.append((-ranks[id], id, left, right, token[:cut], token[cut:]))
     return [(left, right) for *_, left, right in sorted(found)]
