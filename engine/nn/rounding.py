@@ -1,22 +1,27 @@
 """Values to few bits: which codes and scales stand best for a matrix. Knows no models, and needs no data.
 
 Rounding to the nearest code, with a group's largest value as the end of its scale, spends codes on outliers.
-Here each group tries several ends, smaller and larger, on either side of zero (the codes reach one further
-down than up), and each is followed by the scale that fits its codes best (least squares); the one with the
-smallest error stays.
+In 4 bits each group tries several ends, smaller and larger, on either side of zero (the codes reach one
+further down than up). In 8 bits the steps are small, and how well a group happens to fall on them is what
+differs: it tries several a little apart. Each is followed by the scale that fits its codes best (least
+squares); the one with the smallest error stays.
 """
 
 from __future__ import annotations
 
 import torch
 
-from engine.nn.quantized import BLOCK, Kind, Quantized, pack_u4
+from engine.nn.quantized import Kind, Quantized, pack_u4
 
-GROUPS = {"u4": 64, "s8": 32}
-"""Inputs per scale: 4.25 and 8.5 bits per weight with their float16 scales."""
-METHOD = "ends-1"
+GROUPS = {"u4": 32, "s8": 32}
+"""Inputs per scale: 4.5 and 8.5 bits per weight with their float16 scales."""
+METHOD = "ends-2"
 """Names what is done here, for what was kept of it: another name where codes or scales become others."""
-_ENDS = {4: (0.75, 0.85, 0.95, 1.05), 8: (0.99, 1.0, 1.01)}
+_ENDS = {
+    4: tuple(side * end for side in (1, -1) for end in (0.75, 0.85, 0.95, 1.05)),
+    8: tuple(1 + step / 150 for step in range(10)),
+}
+"""Where a scale's lowest code lies, as parts of the group's largest value."""
 _BITS = {"u4": 4, "s8": 8}
 _F8_MAX = 448.0
 _SMALLEST = 2.0**-24
@@ -29,7 +34,7 @@ _CHUNK = 2**18
 
 def can_round(kind: Kind, inputs: int) -> bool:
     """Whether a matrix with so many inputs can be kept so."""
-    return kind == "f8" or inputs % (BLOCK if kind == "u4" else GROUPS[kind]) == 0
+    return kind == "f8" or inputs % GROUPS[kind] == 0
 
 
 def round_matrix(values: torch.Tensor, kind: Kind) -> Quantized:
@@ -39,7 +44,7 @@ def round_matrix(values: torch.Tensor, kind: Kind) -> Quantized:
     values = values.contiguous()
     if kind == "f8":
         return _to_f8(values)
-    group = GROUPS[kind] if values.shape[-1] % GROUPS[kind] == 0 else BLOCK
+    group = GROUPS[kind]
     rows = values.reshape(-1, group)
     step = max(1, _CHUNK // group) if values.device.type == "cpu" else 16 * _CHUNK // group
     searched = [_round(part.float(), kind) for part in rows.split(step)]
@@ -72,7 +77,7 @@ def _search(groups: torch.Tensor, bits: int, weights: torch.Tensor | None = None
     largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
     best_error = torch.full_like(largest, torch.inf)
     best_scale = torch.empty_like(largest)
-    for end in (end * side for side in (1, -1) for end in _ENDS[bits]):
+    for end in _ENDS[bits]:
         scale = _half(largest * (end / low))
         for _ in range(2):
             codes = (groups / scale).round_().clamp_(low, high)

@@ -23,7 +23,7 @@ def test_int4_takes_less_memory_and_receipt_ps_and_doctor_say_what_was_done(home
     environments = [answer["receipt"]["environment"] for answer in (plain, few)]
     assert (environments[0]["weight_dtype"], environments[0]["quantization"]) == ("fp32", None)
     assert environments[1]["weight_dtype"] == "int4"
-    assert environments[1]["quantization"].startswith("int4 (as asked for): 1 × s8-g32, 28 × u4-g64")
+    assert environments[1]["quantization"].startswith("int4 (as asked for): 1 × s8-g32, 28 × u4-g32")
     assert few["answer"] == plain["answer"] == "74"
     held = [answer["receipt"]["memory"]["weights"]["value"] for answer in (plain, few)]
     assert held[1] < 0.16 * held[0], "4 bits and a head of 8, in place of 32"

@@ -126,7 +126,7 @@ def test_rounding_leaves_less_error_than_scales_from_the_largest_values(kind: st
     scale = groups.abs().amax(-1, keepdim=True) / top
     naive = ((groups / scale).round() * scale).flatten(-2)
     errors = [float((found - values).square().sum()) for found in (rounded.dequantize(), naive)]
-    assert errors[0] < {"s8": 1.0, "u4": 0.75}[kind] * errors[1]
+    assert errors[0] < {"s8": 0.9, "u4": 0.75}[kind] * errors[1]
 
 
 def test_float8_rounds_each_value_to_its_nearest_code() -> None:
@@ -236,7 +236,7 @@ def test_what_was_chosen_why_and_in_what_bytes_is_told(tmp_path: Path) -> None:
     plain = create(ModelSpec(model=str(folder)), detect().profile, CPU)
     few = create(ModelSpec(model=str(folder), quant="int4,down_proj=int8"), detect().profile, CPU)
     assert few.info.weights == "int4,down_proj=int8"
-    assert few.info.quantization == "int4,down_proj=int8 (as asked for): 5 × s8-g32, 24 × u4-g64"
+    assert few.info.quantization == "int4,down_proj=int8 (as asked for): 5 × s8-g32, 24 × u4-g32"
     assert (plain.info.weights, plain.info.quantization) == ("fp32", None)
     assert few.info.parameters == plain.info.parameters
     assert few.info.weight_bytes < 0.25 * plain.info.weight_bytes
@@ -280,7 +280,7 @@ def test_the_peak_of_quantizing_stays_near_the_quantized_size(tmp_path: Path) ->
         timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
-    quantized = files * 4.25 / 16
+    quantized = files * 4.5 / 16
     assert files > 300e6
     assert quantized < int(ran.stdout) < 1.6 * files < 2 * files  # in float32 it would be twice the files
 
