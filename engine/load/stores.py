@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 from engine.load.errors import ModelError
+from engine.load.gguf.header import SPLIT
 
 Store = Literal["bundled", "huggingface", "lmstudio", "ollama"]
 OLLAMA, LM_STUDIO = "ollama:", "lmstudio:"
 """What names of these stores' models begin with."""
 
-_SHARD = re.compile(r"(.+)-(\d{5})-of-\d{5}\.gguf")
 _PROJECTOR = "mmproj"
 """Begins the names of GGUF files that hold only what turns images into embeddings."""
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -101,7 +101,7 @@ def model_files(folder: Path) -> list[Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("*.gguf")):
         if not path.name.lower().startswith(_PROJECTOR):
-            shard = _SHARD.fullmatch(path.name)
+            shard = SPLIT.fullmatch(path.name)
             found.setdefault(shard[1] if shard else path.name, path)
     return list(found.values())
 
@@ -130,7 +130,7 @@ def _in_folder(name: str, folder: Path, store: Store) -> Iterator[Stored]:
     if not files:
         yield Stored(name, store, folder, sum(_size(path) for path in folder.rglob("*")))
     for file in files:
-        shard = _SHARD.fullmatch(file.name)
+        shard = SPLIT.fullmatch(file.name)
         parts = folder.glob(f"{shard[1]}-*.gguf") if shard else [file]
         own = name if len(files) == 1 else f"{name}/{file.name}"
         yield Stored(own, store, file, sum(_size(part) for part in parts))

@@ -6,14 +6,17 @@ The layouts are those of ggml-common.h; the values of all other types come from 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from engine.load.gguf.block_types import Type
-from engine.nn.quantized import Quantized, pack_u4
+from engine.nn.quantized import Quantized, join, pack_u4
 
 _PLAIN = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
+_AT_ONCE = 2**24
+"""Weights that are unpacked at a time: on the way they take several times what they end as."""
 _STEP_ERROR = 0.01
 """Of a quantization step: how far a Q4_K weight may be from what the file says."""
 
@@ -35,8 +38,20 @@ def read_matrix(data: torch.Tensor, kind: Type, shape: tuple[int, ...]) -> Quant
 
     Exact, but for Q4_K, see `_q4_k`. Raises KeyError for a type that is not kept.
     """
-    blocks = data.view(*shape[:-1], shape[-1] // kind.block, kind.nbytes)
-    return KEPT[kind.name](blocks)
+    rows = data.view(-1, shape[-1] // kind.block, kind.nbytes)
+    step = max(1, _AT_ONCE // shape[-1])
+    parts = [KEPT[kind.name](rows[start : start + step]) for start in range(0, len(rows), step)]
+    matrix = join(parts) if len(parts) > 1 else parts[0]
+    assert matrix is not None  # of one kind
+    return matrix if len(shape) == 2 else _shaped(matrix, shape[:-1])
+
+
+def _shaped(matrix: Quantized, outputs: tuple[int, ...]) -> Quantized:
+    """The same rows as those of several experts."""
+    zeros = None if matrix.zeros is None else matrix.zeros.view(*outputs, -1)
+    return replace(
+        matrix, codes=matrix.codes.view(*outputs, -1), scales=matrix.scales.view(*outputs, -1), zeros=zeros
+    )
 
 
 def _q8_0(blocks: torch.Tensor) -> Quantized:

@@ -80,9 +80,8 @@ def _read(parameter: Parameter, maps: dict[Path, mmap.mmap]) -> Quantized | torc
 
 def _bytes(tensor: Tensor, maps: dict[Path, mmap.mmap]) -> torch.Tensor:
     """A copy: the file may be closed before the model is."""
-    return torch.frombuffer(
-        bytearray(maps[tensor.file][tensor.offset : tensor.offset + tensor.nbytes]), dtype=torch.uint8
-    )
+    with memoryview(maps[tensor.file]) as whole, whole[tensor.offset : tensor.offset + tensor.nbytes] as part:
+        return torch.frombuffer(bytearray(part), dtype=torch.uint8)
 
 
 def _order(rows: int, heads: int) -> torch.Tensor:

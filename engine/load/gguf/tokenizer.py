@@ -118,8 +118,9 @@ class _Vocabulary:
 
     def ends(self) -> frozenset[int]:
         named = (self.read(f"{name}_token_id") for name in _ENDS)
+        there = (id for id in named if isinstance(id, int) and id < len(self.tokens))
         known = (id for token, id in self.pieces.items() if token in _END_TEXTS and self._whole(id))
-        return frozenset([*(id for id in named if isinstance(id, int)), *known])
+        return frozenset([*there, *known])
 
     def ranks(self) -> list[float]:
         """How early each token is merged: by the scores of the file, but Gemma's, by the tokens' order."""

@@ -115,7 +115,14 @@ def test_other_types_become_the_values_that_the_gguf_package_gives(name: str) ->
     assert torch.equal(values.float(), torch.from_numpy(decode(data, name)))
 
 
-def test_experts_are_read_as_one_matrix_each() -> None:
-    data = encode(weights(rows=4 * ROWS), "Q4_0")
-    matrix = read_matrix(as_tensor(data), BY_NAME["Q4_0"], (4, ROWS, INPUTS))
-    assert torch.equal(matrix.dequantize().flatten(0, 1), torch.from_numpy(decode(data, "Q4_0")))
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_K"])
+@pytest.mark.parametrize("at_once", [2**24, 3 * INPUTS])
+def test_experts_are_read_as_one_matrix_each_however_many_rows_at_once(
+    name: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.load.gguf.quants._AT_ONCE", at_once)
+    data = encode(weights(rows=4 * ROWS), name)
+    matrix = read_matrix(as_tensor(data), BY_NAME[name], (4, ROWS, INPUTS))
+    expected = torch.from_numpy(decode(data, name))
+    assert matrix.shape == (4, ROWS, INPUTS)
+    assert torch.allclose(matrix.dequantize().flatten(0, 1), expected, atol=0 if name == "Q4_0" else 1e-3)
