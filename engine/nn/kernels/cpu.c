@@ -89,7 +89,9 @@ static inline void store_plain(float *p, V_plain v) { memcpy(p, &v, sizeof v); }
 static inline V_plain all_plain(float f) { return (V_plain){f, f, f, f}; }
 static inline V_plain mul_plain(V_plain a, V_plain b) { return a * b; }
 static inline V_plain fma_plain(V_plain a, V_plain b, V_plain c) { return a * b + c; }
-static inline float sum_plain(V_plain v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+static inline void sums_plain(const V_plain *v, float *out) {
+    for (int o = 0; o < 4; o++) out[o] = (v[o][0] + v[o][1]) + (v[o][2] + v[o][3]);
+}
 static inline float half_plain(const uint16_t *p) { return half_to_float(*p); }
 static inline void u4_plain(const uint8_t *c, V_plain *w) {
     float f[32];
@@ -120,10 +122,9 @@ INLINE void store_avx2(float *p, V_avx2 v) { _mm256_storeu_ps(p, v); }
 INLINE V_avx2 all_avx2(float f) { return _mm256_set1_ps(f); }
 INLINE V_avx2 mul_avx2(V_avx2 a, V_avx2 b) { return _mm256_mul_ps(a, b); }
 INLINE V_avx2 fma_avx2(V_avx2 a, V_avx2 b, V_avx2 c) { return _mm256_fmadd_ps(a, b, c); }
-INLINE float sum_avx2(V_avx2 v) {
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+INLINE void sums_avx2(const V_avx2 *v, float *out) {
+    __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
 }
 INLINE float half_avx2(const uint16_t *p) { return _cvtsh_ss(*p); }
 INLINE void u4_avx2(const uint8_t *c, V_avx2 *w) {
@@ -160,7 +161,9 @@ INLINE void store_avx512(float *p, V_avx512 v) { _mm512_storeu_ps(p, v); }
 INLINE V_avx512 all_avx512(float f) { return _mm512_set1_ps(f); }
 INLINE V_avx512 mul_avx512(V_avx512 a, V_avx512 b) { return _mm512_mul_ps(a, b); }
 INLINE V_avx512 fma_avx512(V_avx512 a, V_avx512 b, V_avx512 c) { return _mm512_fmadd_ps(a, b, c); }
-INLINE float sum_avx512(V_avx512 v) { return _mm512_reduce_add_ps(v); }
+INLINE void sums_avx512(const V_avx512 *v, float *out) {
+    for (int o = 0; o < 4; o++) out[o] = _mm512_reduce_add_ps(v[o]);
+}
 INLINE float half_avx512(const uint16_t *p) { return _cvtsh_ss(*p); }
 INLINE void u4_avx512(const uint8_t *c, V_avx512 *w) {
     __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)c));
@@ -187,7 +190,9 @@ INLINE void store_neon(float *p, V_neon v) { vst1q_f32(p, v); }
 INLINE V_neon all_neon(float f) { return vdupq_n_f32(f); }
 INLINE V_neon mul_neon(V_neon a, V_neon b) { return vmulq_f32(a, b); }
 INLINE V_neon fma_neon(V_neon a, V_neon b, V_neon c) { return vfmaq_f32(c, a, b); }
-INLINE float sum_neon(V_neon v) { return vaddvq_f32(v); }
+INLINE void sums_neon(const V_neon *v, float *out) {
+    for (int o = 0; o < 4; o++) out[o] = vaddvq_f32(v[o]);
+}
 INLINE float half_neon(const uint16_t *p) { __fp16 h; memcpy(&h, p, sizeof h); return (float)h; }
 INLINE void u4_neon(const uint8_t *c, V_neon *w) {
     uint8x16_t bytes = vld1q_u8(c), nibbles[2] = {vandq_u8(bytes, vdupq_n_u8(15)), vshrq_n_u8(bytes, 4)};
@@ -352,9 +357,8 @@ INLINE float FOR(value)(const Rows *m, const uint8_t *values, int64_t at) {
     return m->half ? FOR(half)((const uint16_t *)values + at) : ((const float *)values)[at];
 }
 
-/* Of a group: its scale, and what is added to scale * code in place of the zero. */
-INLINE void FOR(parameters)(const Rows *m, int64_t output, int64_t group, V *scale, V *shift) {
-    int64_t at = output * m->groups + group;
+/* Of the group at `at`: its scale, and what is added to scale * code in place of the zero. */
+INLINE void FOR(parameters)(const Rows *m, int64_t at, V *scale, V *shift) {
     float scale_ = FOR(value)(m, m->scales, at), zero = m->zeros ? FOR(value)(m, m->zeros, at) : 8;
     *scale = FOR(all)(scale_);
     *shift = FOR(all)(-zero * scale_);
@@ -377,33 +381,38 @@ INLINE void FOR(unit)(int kind, int shifted, const uint8_t *codes, V scale, V sh
 INLINE void FOR(tile)(int kind, int shifted, int rows, int64_t outputs, const Rows *m, int64_t from, int64_t to,
                       const float *x, int64_t x_stride, float *y, int64_t y_stride, int more) {
     int step = kind == U4 ? 32 : 16, bytes = kind == DENSE ? 16 * sizeof(float) : UNIT_BYTES;
+    int64_t group = kind == DENSE ? 0 : from / m->group, groups[OUTPUTS];
     const uint8_t *codes[OUTPUTS];
-    V sum[OUTPUTS * ROWS];
-    for (int o = 0; o < OUTPUTS; o++) codes[o] = m->codes + smaller(o, outputs - 1) * m->bytes + from / step * bytes;
-    for (int i = 0; i < OUTPUTS * rows; i++) sum[i] = FOR(all)(0);
-    while (from < to) {
-        int64_t group = kind == DENSE ? 0 : from / m->group;
+    V sum[ROWS * OUTPUTS];
+    for (int o = 0; o < OUTPUTS; o++) {
+        int64_t output = smaller(o, outputs - 1);
+        codes[o] = m->codes + output * m->bytes + from / step * bytes;
+        groups[o] = output * m->groups + group;
+    }
+    for (int i = 0; i < rows * OUTPUTS; i++) sum[i] = FOR(all)(0);
+    for (; from < to; group++) {
         int64_t end = kind == DENSE ? to : smaller(to, (group + 1) * m->group);
         V scale[OUTPUTS], shift[OUTPUTS];
-        for (int o = 0; o < OUTPUTS && kind != DENSE; o++)
-            FOR(parameters)(m, smaller(o, outputs - 1), group, &scale[o], &shift[o]);
+        for (int o = 0; o < OUTPUTS && kind != DENSE; o++) FOR(parameters)(m, groups[o]++, &scale[o], &shift[o]);
         for (; from < end; from += step)
             for (int o = 0; o < OUTPUTS; o++) {
                 V w[32 / W];
                 FOR(unit)(kind, shifted, codes[o], scale[o], shift[o], w);
+                /* where this output's successor among the next OUTPUTS has its codes: jumps that no hardware foresees */
+                if (kind != DENSE) __builtin_prefetch(codes[o] + OUTPUTS * m->bytes);
                 codes[o] += bytes;
                 for (int i = 0; i < step / W; i++)
                     for (int r = 0; r < rows; r++) {
                         V activation = FOR(load)(x + r * x_stride + from + i * W);
-                        sum[o * rows + r] = FOR(fma)(w[i], activation, sum[o * rows + r]);
+                        sum[r * OUTPUTS + o] = FOR(fma)(w[i], activation, sum[r * OUTPUTS + o]);
                     }
             }
     }
-    for (int o = 0; o < smaller(OUTPUTS, outputs); o++)
-        for (int r = 0; r < rows; r++) {
-            float *at = y + r * y_stride + o;
-            *at = FOR(sum)(sum[o * rows + r]) + (more ? *at : 0);
-        }
+    for (int r = 0; r < rows; r++, y += y_stride) {
+        float total[OUTPUTS];
+        FOR(sums)(sum + r * OUTPUTS, total);
+        for (int o = 0; o < smaller(OUTPUTS, outputs); o++) y[o] = more ? y[o] + total[o] : total[o];
+    }
 }
 
 /* Rows of activations times weights that were decoded, [OUTPUTS, DEPTH]. */
@@ -427,10 +436,10 @@ INLINE void FOR(decode)(int kind, int shifted, int64_t outputs, const Rows *m, i
     int step = kind == U4 ? 32 : 16;
     for (int64_t o = 0; o < outputs; o++, weights += DEPTH) {
         const uint8_t *codes = m->codes + o * m->bytes + from / step * UNIT_BYTES;
-        for (int64_t at = from; at < to;) {
-            int64_t group = at / m->group, end = smaller(to, (group + 1) * m->group);
+        for (int64_t at = from, group = from / m->group; at < to; group++) {
+            int64_t end = smaller(to, (group + 1) * m->group);
             V scale, shift;
-            FOR(parameters)(m, o, group, &scale, &shift);
+            FOR(parameters)(m, o * m->groups + group, &scale, &shift);
             for (; at < end; at += step, codes += UNIT_BYTES) {
                 V w[32 / W];
                 FOR(unit)(kind, shifted, codes, scale, shift, w);
@@ -450,12 +459,11 @@ INLINE void FOR(chunk)(int kind, int shifted, const Product *p, int64_t product,
         int64_t rows = smaller(PANEL, stop - begin);
         const float *x = p->x + begin * inputs;
         for (int64_t output = first; output < last; output += OUTPUTS) {
-            int64_t outputs = smaller(OUTPUTS, last - output);
-            int64_t values = (before + output) * groups * (all->half ? 2 : 4);
+            int64_t outputs = smaller(OUTPUTS, last - output), values = (before + output) * groups * (all->half ? 2 : 4);
             float *y = p->y + begin * all->outputs + output;
             Rows m = {
-                all->codes + (before + output) * bytes, all->scales + values, all->zeros ? all->zeros + values : NULL,
-                all->group, bytes, groups, all->half,
+                all->codes + (before + output) * bytes, all->scales + values,
+                all->zeros ? all->zeros + values : NULL, all->group, bytes, groups, all->half,
             };
             for (int64_t from = 0; from < inputs; from += DEPTH) {
                 int64_t to = smaller(from + DEPTH, inputs);
