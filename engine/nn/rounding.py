@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 
+from engine.nn.kernels.search import search
 from engine.nn.quantized import Kind, Quantized, pack_u4
 
 GROUPS = {"u4": 32, "s8": 32}
@@ -28,7 +29,7 @@ _SMALLEST = 2.0**-24
 """The smallest float16 above zero."""
 _LEAST = 1e-30
 """Keeps a group of zeros from dividing by nothing."""
-_CHUNK = 2**18
+_CHUNK = 2**20
 """Values at once: what the search makes of them stays in a processor's cache."""
 
 
@@ -73,6 +74,8 @@ def _round(groups: torch.Tensor, kind: Kind) -> tuple[torch.Tensor, torch.Tensor
 
 def _search(groups: torch.Tensor, bits: int, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Scales [n, 1] float32 that are float16's, see `best_scales`."""
+    if (found := search(groups, bits, _ENDS[bits], weights)) is not None:
+        return found[:, None]
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
     best_error = torch.full_like(largest, torch.inf)

@@ -1,4 +1,4 @@
-"""The kernels of cpu.c, compiled at first use by the system's compiler and loaded. Knows no torch.
+"""The kernels of cpu.c and round.c, compiled at first use by the system's compiler. Knows no torch.
 
 A library's name in the user's cache folder says what it was built from and what is in it, so that one of
 another version, machine or compiler is never loaded, nor one that was damaged.
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import platformdirs
 
-SOURCE = Path(__file__).with_name("cpu.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("cpu.c", "round.c"))
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-ffp-contract=off")
 TIME_LIMIT_S = 120.0
 """A compiler that takes longer is ended; it takes about 5 s."""
@@ -84,6 +84,11 @@ def _loaded(path: Path) -> Kernels:
         *(ctypes.c_int, ctypes.c_int),
     )
     library.mull_product.restype = None
+    library.mull_search.argtypes = (
+        *(pointer, pointer, ctypes.c_int64, ctypes.c_int64),
+        *(ctypes.c_int, pointer, ctypes.c_int64, pointer),
+    )
+    library.mull_search.restype = None
     has = [name for number, name in enumerate(INSTRUCTION_SETS) if library.mull_has(number)]
     return Kernels(library, path, has[-1])
 
@@ -114,7 +119,7 @@ def _name(compiler: list[str]) -> str:
     file = Path(compiler[0]).resolve()
     known = (str(file), file.stat().st_size, file.stat().st_mtime_ns)
     facts = (compiler, FLAGS, known, platform.system(), platform.machine())
-    return _digest(SOURCE.read_bytes() + repr(facts).encode())
+    return _digest(b"".join(source.read_bytes() for source in SOURCES) + repr(facts).encode())
 
 
 def _folder() -> Path:
@@ -143,7 +148,7 @@ def _build(compiler: list[str], name: str, folder: Path) -> Path:
         ) from error
     built = Path(temporary)
     try:
-        _compile([*compiler, *FLAGS, "-o", temporary, str(SOURCE)])
+        _compile([*compiler, *FLAGS, "-o", temporary, *map(str, SOURCES)])
         return built.rename(folder / f"{name}-{_digest(built.read_bytes())}.so")
     finally:
         built.unlink(missing_ok=True)

@@ -104,7 +104,7 @@ def _ready(matrix: Quantized) -> Ready | None:
         or not matrix.codes.is_contiguous()
         or matrix.inputs % unit
         or (matrix.group % unit and matrix.group < matrix.inputs)
-        or (kernels := _kernels()) is None
+        or (found := kernels()) is None
     ):
         return None
     scales = matrix.scales.contiguous()
@@ -119,10 +119,11 @@ def _ready(matrix: Quantized) -> Ready | None:
         _KINDS[matrix.kind],
         scales.dtype == torch.float16,
     )
-    return Ready(known, matrix.outputs, (matrix.codes, scales, zeros), kernels)
+    return Ready(known, matrix.outputs, (matrix.codes, scales, zeros), found)
 
 
-def _kernels() -> Kernels | None:
+def kernels() -> Kernels | None:
+    """This process's, built by the first who asks; None where there are none."""
     with _loading:
         return _found()
 
