@@ -33,7 +33,7 @@ def choose(
     if source.quantization is not None:
         if quant not in (None, NONE, AUTO):
             raise ModelError(
-                f"{source.files[0].parent} is quantized already ({source.quantization}), not to {quant[:40]}",
+                f"the model is quantized already ({source.quantization}), not to {quant[:40]}",
                 "leave --quant out, or use the unquantized model",
             )
         return QuantPlan(reason="as in its files")
