@@ -1,8 +1,7 @@
-"""Products with matrices in few bits against fp32 ones packed by oneDNN, on the shapes of Qwen3-0.6B's layers:
-python tests/benchmarks/quantized_products.py --threads 1.
+"""Products with matrices in few bits against fp32 ones packed by oneDNN: quantized_products.py --threads N.
 
-Weights are random, and in more copies than a processor's cache holds. The kinds take turns, so that what else the
-machine does falls on all alike.
+On the shapes of Qwen3-0.6B's layers, with random weights in more copies than a processor's cache holds. The
+kinds take turns, so that what else the machine does falls on all alike.
 """
 
 from __future__ import annotations

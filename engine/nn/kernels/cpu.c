@@ -398,7 +398,7 @@ INLINE void FOR(tile)(int kind, int shifted, int rows, int64_t outputs, const Ro
             for (int o = 0; o < OUTPUTS; o++) {
                 V w[32 / W];
                 FOR(unit)(kind, shifted, codes[o], scale[o], shift[o], w);
-                /* where this output's successor among the next OUTPUTS has its codes: jumps that no hardware foresees */
+                /* of the output OUTPUTS further on: lines this short end before the processor foresees more */
                 if (kind != DENSE) __builtin_prefetch(codes[o] + OUTPUTS * m->bytes);
                 codes[o] += bytes;
                 for (int i = 0; i < step / W; i++)
@@ -432,7 +432,8 @@ TARGET static void FOR(dense)(int64_t rows, int64_t outputs, const float *weight
 }
 
 /* Inputs [from, to) of some outputs as weights, [outputs, DEPTH]. */
-INLINE void FOR(decode)(int kind, int shifted, int64_t outputs, const Rows *m, int64_t from, int64_t to, float *weights) {
+INLINE void FOR(decode)(int kind, int shifted, int64_t outputs, const Rows *m, int64_t from, int64_t to,
+                        float *weights) {
     int step = kind == U4 ? 32 : 16;
     for (int64_t o = 0; o < outputs; o++, weights += DEPTH) {
         const uint8_t *codes = m->codes + o * m->bytes + from / step * UNIT_BYTES;
@@ -459,7 +460,8 @@ INLINE void FOR(chunk)(int kind, int shifted, const Product *p, int64_t product,
         int64_t rows = smaller(PANEL, stop - begin);
         const float *x = p->x + begin * inputs;
         for (int64_t output = first; output < last; output += OUTPUTS) {
-            int64_t outputs = smaller(OUTPUTS, last - output), values = (before + output) * groups * (all->half ? 2 : 4);
+            int64_t outputs = smaller(OUTPUTS, last - output);
+            int64_t values = (before + output) * groups * (all->half ? 2 : 4);
             float *y = p->y + begin * all->outputs + output;
             Rows m = {
                 all->codes + (before + output) * bytes, all->scales + values,

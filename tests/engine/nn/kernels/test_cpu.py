@@ -9,7 +9,7 @@ import torch
 from quantized_matrices import random_matrix
 
 from engine.nn.kernels.build import INSTRUCTION_SETS
-from engine.nn.kernels.cpu import Ready, _kernels, ready, used_for
+from engine.nn.kernels.cpu import Ready, kernels, ready, used_for
 from engine.nn.quantized import Kind, Quantized
 
 ROWS = (1, 2, 3, 7, 16, 17, 64, 66)
@@ -40,9 +40,9 @@ def kernel(matrix: Quantized) -> Ready:
 
 
 def available() -> list[str]:
-    kernels = _kernels()
-    assert kernels is not None, "these tests need a C compiler"
-    return [name for at, name in enumerate(INSTRUCTION_SETS) if kernels.library.mull_has(at)]
+    found = kernels()
+    assert found is not None, "these tests need a C compiler"
+    return [name for at, name in enumerate(INSTRUCTION_SETS) if found.library.mull_has(at)]
 
 
 @pytest.mark.parametrize("scales", [torch.float16, torch.float32])
