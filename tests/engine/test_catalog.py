@@ -23,7 +23,7 @@ from profiles.detect import detect
 from profiles.fit import BYTES, LEAST_CONTEXT, affordable_context, fit
 
 
-@pytest.mark.parametrize("kind", ["folder", "F32", "BF16", "Q8_0", "Q5_0"])
+@pytest.mark.parametrize("kind", ["folder", "F32", "BF16", "Q8_0", "Q5_1"])
 def test_whether_and_with_what_context_a_model_fits_is_what_the_loader_finds(
     tmp_path: Path, kind: str
 ) -> None:

@@ -36,7 +36,7 @@ def read_values(data: torch.Tensor, kind: Type, shape: tuple[int, ...]) -> torch
 def read_matrix(data: torch.Tensor, kind: Type, shape: tuple[int, ...]) -> Quantized:
     """The matrix [..., out, in] of the bytes of a tensor whose type is kept.
 
-    Exact, but for Q4_K, see `_q4_k`. Raises KeyError for a type that is not kept.
+    Exact, but for Q4_K, see `_q4_k`, and, by float32's rounding, Q5_K. Raises KeyError for other types.
     """
     rows = data.view(-1, shape[-1] // kind.block, kind.nbytes)
     step = max(1, _AT_ONCE // shape[-1])
@@ -84,24 +84,56 @@ def _q4_k(blocks: torch.Tensor) -> Quantized:
     The file says w = step q - minimum. Here w = scale (q - zero), both in float16, where that is within a
     hundredth of a step of it for every code of every group, else both in float32. The scale is `step`
     rounded, and `zero` is chosen so that what the rounding does is nothing in the middle of the codes: half
-    of it remains at their ends. A group with minimum alone (step 0) becomes code 0 with zero 1.
+    of it remains at their ends.
     """
-    scale, packed, codes = blocks[..., :4], blocks[..., 4:16], blocks[..., 16:]
-    of_steps, of_minima = _six_bits(packed)
-    both = _halves(scale).float()
-    step = (both[..., :1] * of_steps).flatten(-2)
-    minimum = (both[..., 1:] * of_minima).flatten(-2)
-    codes = codes.unflatten(-1, (4, 32))
-    values = torch.stack([codes & 15, codes >> 4], -2).flatten(-4)  # [..., in]
+    scale, packed, codes = blocks.split([4, 12, 128], -1)
+    step, minimum = _steps(scale, packed)
+    values = _nibbles(codes).flatten(-3)
     scales = step.half()
     rounded = scales.float()
     zeros = torch.where(scales == 0, 0, (minimum + 7.5 * (rounded - step)) / rounded).half()
     if not _near(step, minimum, scales, zeros):
-        flat = step == 0
-        values = values.unflatten(-1, (-1, 32)).masked_fill(flat[..., None], 0).flatten(-2)
-        scales = torch.where(flat, minimum, step)
-        zeros = torch.where(flat, 1, minimum / step)
+        values, scales, zeros = _exactly(values, step, minimum)
     return Quantized("u4", pack_u4(values), scales, 32, zeros)
+
+
+def _q5_k(blocks: torch.Tensor) -> Quantized:
+    """[..., blocks, 176]: as Q4_K, with a fifth bit of each code: of group g, the bits g of 32 bytes."""
+    scale, packed, high, codes = blocks.split([4, 12, 32, 128], -1)
+    bits = (high[..., None, :] >> torch.arange(8, dtype=torch.uint8)[:, None]) & 1
+    values = (_nibbles(codes) | (bits << 4)).flatten(-3)
+    values, scales, zeros = _exactly(values, *_steps(scale, packed))
+    return Quantized("s8", values.view(torch.int8), scales, 32, zeros)
+
+
+def _q5_0(blocks: torch.Tensor) -> Quantized:
+    """[..., blocks, 22]: a float16 scale, the fifth bits of 32 codes, their low halves; 16 is zero."""
+    scale, high, codes = blocks.split([2, 4, 16], -1)
+    bits = (high[..., None] >> torch.arange(8, dtype=torch.uint8)) & 1
+    values = torch.cat([codes & 15, codes >> 4], -1) | (bits.flatten(-2) << 4)
+    return Quantized("s8", values.view(torch.int8).sub(16).flatten(-2), _halves(scale), 32)
+
+
+def _steps(scale: torch.Tensor, packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each group of a K-quant: the step and the minimum, [..., groups] float32."""
+    both = _halves(scale).float()
+    of_steps, of_minima = _six_bits(packed)
+    return (both[..., :1] * of_steps).flatten(-2), (both[..., 1:] * of_minima).flatten(-2)
+
+
+def _nibbles(codes: torch.Tensor) -> torch.Tensor:
+    """[..., 128] bytes to [..., 8, 32]: two groups share 32 bytes."""
+    pairs = codes.unflatten(-1, (4, 32))
+    return torch.stack([pairs & 15, pairs >> 4], -2).flatten(-3, -2)
+
+
+def _exactly(
+    values: torch.Tensor, step: torch.Tensor, minimum: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codes, scales and zeros in float32; a group with minimum alone (step 0) becomes code 0 with zero 1."""
+    flat = step == 0
+    values = values.unflatten(-1, (-1, 32)).masked_fill(flat[..., None], 0).flatten(-2)
+    return values, torch.where(flat, minimum, step), torch.where(flat, 1, minimum / step)
 
 
 def _near(step: torch.Tensor, minimum: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor) -> bool:
@@ -131,5 +163,7 @@ KEPT: dict[str, Callable[[torch.Tensor], Quantized]] = {
     "Q8_0": _q8_0,
     "Q4_0": _q4_0,
     "Q4_K": _q4_k,
+    "Q5_0": _q5_0,
+    "Q5_K": _q5_k,
     "Q6_K": _q6_k,
 }
