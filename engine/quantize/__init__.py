@@ -1,0 +1,1 @@
+"""Making quantized checkpoints, and telling how near they come to the original."""

@@ -1,0 +1,102 @@
+"""The report: an original and what it was or could be quantized to, side by side on the bundled tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.load.checkpoint import Checkpoint, inspect
+from engine.load.choose import quantize_by, weight_memory
+from engine.load.errors import BadSpec, ModelError
+from engine.load.locate import locate
+from engine.load.plan import KINDS, QuantPlan, plan_of
+from engine.load.quantizer import Quantize
+from engine.load.tokenizer import HubTokenizer
+from engine.protocol.quant import AUTO, parse_quant
+from engine.protocol.quantize import Quality, QualityRow
+from engine.quantize import quality
+from engine.quantize.matrices import BYTES, own_bytes, plain_checkpoint
+from engine.quantize.models import dtype_for, load, parameters
+from engine.quantize.pace import Emit, Pace
+from engine.quantize.texts import Text, write_greedily
+
+
+@dataclass(frozen=True)
+class _Other:
+    """A model to hold against the original; `nbytes` is what its weights take."""
+
+    name: str
+    checkpoint: Checkpoint
+    quantize: Quantize | None
+    nbytes: int
+
+
+def report(model: str, others: Sequence[str], problems: int, device: str, emit: Emit) -> Quality:
+    """`others` are models, or kinds as `--quant` takes them. Raises ModelError and BadSpec."""
+    original = plain_checkpoint(model)
+    compared = [_other(name, original) for name in others]
+    tokenizer = HubTokenizer(original.folder)
+    dtype = dtype_for(original, device, models=2)
+    first = load(original, device, emit, dtype)
+    pace = Pace(emit, "writing the original's texts", problems, problems)
+    texts = quality.original_texts(first, tokenizer, problems, pace.tick)
+    count = parameters(original)
+    rows = [
+        QualityRow(
+            name=model,
+            bytes=own_bytes(original),
+            bytes_per_weight=own_bytes(original) / count,
+            kl=None,
+            kl_error=None,
+            agreement=None,
+            accuracy=quality.accuracy(texts, tokenizer),
+        )
+    ]
+    for other in compared:
+        second = load(other.checkpoint, device, emit, dtype, other.quantize)
+        rows.append(_row(other, first, second, texts, tokenizer, count, emit))
+        del second
+    tokens = sum(len(text.reply) for text in texts)
+    return Quality(problems=problems, tokens=tokens, dtype=dtype, rows=tuple(rows))
+
+
+def _other(name: str, original: Checkpoint) -> _Other:
+    if name.partition(",")[0] in KINDS and not Path(name).is_dir():
+        try:
+            asked = parse_quant(name)
+        except ValueError as error:
+            raise BadSpec(str(error)) from error
+        plan: QuantPlan = plan_of(asked, bool(original.config.tie_word_embeddings), "as asked for")
+        size = weight_memory(original.source, plan, BYTES[original.source.dtype])
+        return _Other(f"--quant {name}", original, quantize_by(plan), size)
+    if name == AUTO:
+        raise BadSpec("auto goes by this machine's memory", "name a kind: int8, int4 or fp8")
+    checkpoint = inspect(locate(name))
+    if checkpoint.shape.vocab != original.shape.vocab:
+        raise ModelError(
+            f"{name} has {checkpoint.shape.vocab} tokens, the original {original.shape.vocab}",
+            "compare models with the same vocabulary",
+        )
+    return _Other(name, checkpoint, None, own_bytes(checkpoint))
+
+
+def _row(
+    other: _Other, first: Any, second: Any, texts: list[Text], tokenizer: HubTokenizer, count: int, emit: Emit
+) -> QualityRow:
+    pace = Pace(emit, f"comparing {other.name}", len(texts), len(texts))
+    [found] = quality.divergences(first, [second], texts, pace.tick)
+    pace = Pace(emit, f"{other.name} solves problems", len(texts), len(texts))
+    prompts = [text.prompt for text in texts]
+    own = write_greedily(second, prompts, tokenizer.eos_ids, quality.MOST_TOKENS, pace.tick)
+    kl = quality.mean(found, [each.nats for each in found])
+    return QualityRow(
+        name=other.name,
+        bytes=other.nbytes,
+        bytes_per_weight=other.nbytes / count,
+        kl=kl.value,
+        kl_error=kl.error,
+        agreement=sum(each.agreed for each in found) / sum(each.tokens for each in found),
+        accuracy=quality.accuracy(own, tokenizer),
+    )
