@@ -192,3 +192,14 @@ def test_the_command_line_gives_the_same_text_from_both_files(
     assert answers[0]["receipt"]["tokens"]["answer"] == answers[1]["receipt"]["tokens"]["answer"] > 0
     assert answers[1]["model"] == "as.gguf"
     assert HubTokenizer(path).vocabulary == HubTokenizer(folder).vocabulary
+
+
+def test_a_file_that_was_replaced_is_loaded_anew(home: Home, tmp_path: Path) -> None:
+    asked = ("--model", str(tmp_path / "model.gguf"), "--max-tokens", "8", "hello")
+    answers = []
+    for seed in (0, 1):
+        folder = checkpoint(tmp_path / f"of-{seed}", "qwen3", seed=seed)
+        write_gguf(folder, tmp_path / "model.gguf")
+        answers.append(home.ask(*asked)["answer"])
+        assert answers[-1] == home.ask(*asked)["answer"]
+    assert answers[0] != answers[1]
