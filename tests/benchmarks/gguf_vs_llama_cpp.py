@@ -1,9 +1,9 @@
 """Logits from one GGUF file, here and in llama.cpp: python tests/benchmarks/gguf_vs_llama_cpp.py PYTHON.
 
 PYTHON is an interpreter that has llama-cpp-python, which need not be this one. The bundled model is written
-in every type that stays quantized here, and once more quantized by llama.cpp itself (Q4_K_M); then a random
-model of each family, unquantized. llama.cpp keeps keys and values in float32 here; for products with BF16 or
-quantized matrices it rounds activations, mull does not, so that some difference remains.
+in every type that stays quantized here, and twice more quantized by llama.cpp itself (Q4_K_M, Q5_K_M); then a
+random model of each family, unquantized. llama.cpp keeps keys and values in float32 here; for products with
+BF16 or quantized matrices it rounds activations, mull does not, so that some difference remains.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TEXT = [
     Message("assistant", "4748+2674=7422\n\n7422"),
     Message("user", "What is 12 + 7 - 4 + 15 - 9?"),
 ]
-TYPES = ("F32", "BF16", "Q8_0", "Q4_0", "Q6_K", "Q4_K")
+TYPES = ("F32", "BF16", "Q8_0", "Q5_0", "Q4_0", "Q6_K", "Q4_K")
 SIX_LAYERS = {"num_hidden_layers": 6, "layer_types": ["sliding_attention"] * 5 + ["full_attention"]}
 SETTINGS: dict[str, dict[str, object]] = {
     "gemma": {"tie_word_embeddings": True},
@@ -41,8 +41,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "gemma3_text": {"tie_word_embeddings": True, "query_pre_attn_scalar": 64, **SIX_LAYERS},
     "qwen3_moe": {"norm_topk_prob": True, "moe_intermediate_size": 256},
 }
-Q4_K_M = 15
-"""llama.cpp's number for it, `LLAMA_FTYPE_MOSTLY_Q4_K_M`."""
+MIXTURES = {"Q4_K_M": 15, "Q5_K_M": 17}
+"""llama.cpp's numbers for them, as `LLAMA_FTYPE_MOSTLY_Q4_K_M`."""
 
 EVALUATE = """
 import json, sys
@@ -106,9 +106,10 @@ def main() -> None:
         for kind in TYPES:
             path = write_gguf(tiny, folder / f"tiny-{kind}.gguf", kind)
             print(f"tiny {kind}: {compare(python, path, ids, tokenizer.decode(ids))}", flush=True)
-        mixed = folder / "tiny-Q4_K_M.gguf"
-        peer(python, QUANTIZE, str(folder / "tiny-F32.gguf"), str(mixed), str(Q4_K_M))
-        print(f"tiny by llama.cpp: {compare(python, mixed, ids)}", flush=True)
+        for kind, number in MIXTURES.items():
+            path = folder / f"tiny-{kind}.gguf"
+            peer(python, QUANTIZE, str(folder / "tiny-F32.gguf"), str(path), str(number))
+            print(f"tiny {kind} by llama.cpp: {compare(python, path, ids)}", flush=True)
         for family in ARCHITECTURES:
             shape = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64, "num_hidden_layers": 2}
             random = save_checkpoint(folder / family, family, **{**shape, **SETTINGS.get(family, {})})
