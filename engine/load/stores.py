@@ -45,7 +45,7 @@ def ollama_models() -> Iterator[Stored]:
     ):
         manifests = root / "manifests"
         for manifest in sorted(manifests.glob("*/*/*/*")):
-            if manifest.is_file():
+            if _is_file(manifest):
                 host, owner, model, tag = manifest.relative_to(manifests).parts
                 places = ["" if host.startswith("registry.") else host, "" if owner == "library" else owner]
                 name = "/".join([*filter(None, places), model])
@@ -120,9 +120,16 @@ def _choice(name: str, names: list[str]) -> ModelError:
 
 
 def _existing(*folders: str | None) -> list[Path]:
-    """Folders that are there, each once."""
-    paths = [Path(folder).expanduser() for folder in folders if folder]
-    return list(dict.fromkeys(path for path in paths if path.is_dir()))
+    """Folders that are there and may be seen, each once."""
+    found = []
+    for folder in filter(None, folders):
+        try:
+            path = Path(folder).expanduser()
+            if path.is_dir():
+                found.append(path)
+        except (OSError, RuntimeError):  # another user's, or of a user who is not there
+            continue
+    return list(dict.fromkeys(found))
 
 
 def _in_folder(name: str, folder: Path, store: Store) -> Iterator[Stored]:
@@ -146,11 +153,15 @@ def _blob(root: Path, manifest: Path) -> Path | None:
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     blob = root / "blobs" / f"sha256-{digest[1]}" if digest else None
-    return blob if blob and blob.is_file() else None
+    return blob if blob and _is_file(blob) else None
 
 
 def _size(path: Path) -> int:
+    return path.stat().st_size if _is_file(path) else 0
+
+
+def _is_file(path: Path) -> bool:
     try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:
-        return 0
+        return path.is_file()
+    except OSError:  # it may not be seen
+        return False

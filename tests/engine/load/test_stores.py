@@ -50,6 +50,22 @@ def test_ollamas_store_may_be_elsewhere(user: Path, model: Path, monkeypatch: py
     assert locate("ollama:qwen3:0.6b") == blob
 
 
+def test_a_store_that_cannot_be_seen_is_passed_over(
+    user: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_MODELS", "~nobody-of-that-name/models")
+    blob = put_in_ollama(user / ".ollama" / "models", "qwen3:0.6b", model)
+    seen, hidden = Path.is_dir, Path("/usr/share/ollama/.ollama/models")
+
+    def is_dir(path: Path) -> bool:
+        if path == hidden:
+            raise PermissionError(13, "Permission denied")  # what a home of mode 0700 gives to others
+        return seen(path)
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    assert locate("ollama:qwen3:0.6b") == blob
+
+
 def test_a_blob_that_is_missing_or_a_manifest_that_leads_elsewhere_is_no_model(
     user: Path, model: Path
 ) -> None:
