@@ -45,7 +45,7 @@ def load_model(
     logging.set_verbosity(logging.CRITICAL)
     progress(stage, 0, total)
     try:
-        with checkpoint.source.open() as parameters:
+        with checkpoint.source.open(mapped=quantize is None) as parameters:
             model, report = checkpoint.model_class.from_pretrained(
                 None,
                 config=checkpoint.config,

@@ -75,7 +75,7 @@ class KeptSource:
         self.plain: Mapping[str, tuple[int, ...]] = {}
 
     @contextmanager
-    def open(self) -> Iterator[dict[str, Any]]:
+    def open(self, mapped: bool = True) -> Iterator[dict[str, Any]]:
         with ExitStack() as stack:
             handles = {file: stack.enter_context(safe_open(file, framework="pt")) for file in self.files}
             found: dict[str, Any] = {

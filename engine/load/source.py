@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from engine.load.errors import ModelError
 from engine.load.formats import scheme_of
 from engine.load.formats.scheme import Scheme
 from engine.load.matrices import Lazy
+from engine.load.tensor import read_tensor
 from engine.load.weights import check_weights
 
 
@@ -48,8 +50,11 @@ class Source(Protocol):
         """The shapes of the parameters that are not."""
         ...
 
-    def open(self) -> Any:
-        """A context with the parameters by name: each a `Lazy` or a slice of safetensors."""
+    def open(self, mapped: bool = True) -> Any:
+        """A context with the parameters by name: each a `Lazy` or a slice of safetensors.
+
+        Values that are not to stay as they are should not be `mapped`: their file's pages stay as long.
+        """
         ...
 
 
@@ -98,30 +103,29 @@ class SafetensorsSource:
         return {name: stored.shape for name, stored in self._plain.items()}
 
     @contextmanager
-    def open(self) -> Iterator[dict[str, Any]]:
+    def open(self, mapped: bool = True) -> Iterator[dict[str, Any]]:
+        sizes = self.sizes
+        found: dict[str, Any] = {
+            f"{matrix}.weight": Lazy(self._reader(matrix, parts), sizes[f"{matrix}.weight"])
+            for matrix, parts in self._matrices.items()
+        }
         with ExitStack() as stack:
-            handles = {
-                file: stack.enter_context(safe_open(file, framework="pt", device="cpu"))
-                for file in self.files
-            }
-            found: dict[str, Any] = {
-                name: handles[stored.file].get_slice(name) for name, stored in self._plain.items()
-            }
-            sizes = self.sizes
-            for matrix, parts in self._matrices.items():
-                found[f"{matrix}.weight"] = Lazy(
-                    self._reader(matrix, parts, handles), sizes[f"{matrix}.weight"]
-                )
+            if mapped:
+                files = {stored.file for stored in self._plain.values()}
+                handles = {file: stack.enter_context(safe_open(file, framework="pt")) for file in files}
+                for name, stored in self._plain.items():
+                    found[name] = handles[stored.file].get_slice(name)
+            else:
+                for name, stored in self._plain.items():
+                    found[name] = Lazy(partial(read_tensor, stored), stored.nbytes)
             yield found
 
-    def _reader(self, matrix: str, parts: Mapping[str, str], handles: Mapping[Path, Any]) -> Any:
+    def _reader(self, matrix: str, parts: Mapping[str, str]) -> Any:
         scheme = self._scheme
         assert scheme is not None  # there are matrices
 
         def read() -> Any:
-            tensors = {
-                part: handles[self._tensors[name].file].get_tensor(name) for part, name in parts.items()
-            }
+            tensors = {part: read_tensor(self._tensors[name]) for part, name in parts.items()}
             try:
                 return scheme.read(tensors)
             except (ValueError, RuntimeError, IndexError) as error:

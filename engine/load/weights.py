@@ -23,6 +23,8 @@ class Stored:
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    offset: int
+    """In the file, in bytes."""
 
     @property
     def elements(self) -> int:
@@ -104,7 +106,11 @@ def read_header(path: Path) -> dict[str, Stored]:
         spans = {name: (int(e["data_offsets"][0]), int(e["data_offsets"][1])) for name, e in entries.items()}
         tensors = {
             name: Stored(
-                path, str(entry["dtype"]), tuple(map(int, entry["shape"])), spans[name][1] - spans[name][0]
+                path,
+                str(entry["dtype"]),
+                tuple(map(int, entry["shape"])),
+                spans[name][1] - spans[name][0],
+                8 + length + spans[name][0],
             )
             for name, entry in entries.items()
         }

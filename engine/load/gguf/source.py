@@ -48,7 +48,7 @@ class GgufSource:
         return {name: found.shape for name, found in self._parameters.items() if not found.kept}
 
     @contextmanager
-    def open(self) -> Iterator[dict[str, Any]]:
+    def open(self, mapped: bool = True) -> Iterator[dict[str, Any]]:
         with ExitStack() as stack:
             maps = {path: stack.enter_context(_mapped(path)) for path in self.files}
             yield {

@@ -246,7 +246,7 @@ def test_what_was_chosen_why_and_in_what_bytes_is_told(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import resource, sys
+import re, sys
 from pathlib import Path
 import psutil
 from engine.load.checkpoint import inspect
@@ -259,12 +259,14 @@ checkpoint = inspect(Path(sys.argv[1]))
 quantize = quantize_by(plan_of(parse_quant("int4"), True, ""))
 before = psutil.Process().memory_info().rss
 load_model(checkpoint, "fp32", "cpu", "sdpa", lambda *_: None, quantize)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+# of this program alone: ru_maxrss counts what the one that started it had
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(int(peak[1]) * 1024 - before)
 """
 
 
 def test_the_peak_of_quantizing_stays_near_the_quantized_size(tmp_path: Path) -> None:
-    """Above the codes: one matrix's values, and the file as far as the system has its pages mapped."""
+    """Above the codes: one matrix's values, what the search makes of them, and the code that is imported."""
     settings = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 10, "head_dim": 64}
     config = AutoConfig.for_model("llama", vocab_size=256, tie_word_embeddings=True, **settings)
     config.num_attention_heads = config.num_key_value_heads = 16
@@ -282,7 +284,7 @@ def test_the_peak_of_quantizing_stays_near_the_quantized_size(tmp_path: Path) ->
     assert ran.returncode == 0, ran.stderr
     quantized = files * 4.5 / 16
     assert files > 300e6
-    assert quantized < int(ran.stdout) < 1.6 * files < 2 * files  # in float32 it would be twice the files
+    assert quantized < int(ran.stdout) < 0.85 * files, "less than the values themselves, in 16 bits, take"
 
 
 def test_the_config_of_a_quantized_model_is_left_as_it_was(tmp_path: Path) -> None:

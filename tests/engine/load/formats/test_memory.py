@@ -17,7 +17,7 @@ QUANTIZATION = {"quant_method": "gptq", "bits": 4, "group_size": GROUP}
 WEIGHTS = LAYERS * EXPERTS * 3 * HIDDEN * INNER
 """Of all experts: 201 million."""
 SCRIPT = """
-import resource, sys
+import re, sys
 from pathlib import Path
 import psutil
 from engine.load.checkpoint import inspect
@@ -26,7 +26,9 @@ from engine.load.model import load_model
 checkpoint = inspect(Path(sys.argv[1]))
 before = psutil.Process().memory_info().rss
 load_model(checkpoint, "fp32", "cpu", "sdpa", lambda *_: None)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+# of this program alone: ru_maxrss counts what the one that started it had
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(int(peak[1]) * 1024 - before)
 """
 
 

@@ -30,6 +30,14 @@ TEXTS = [
     " ",
     "<think>\nno\n</think>",
 ]
+OTHER_WORDS = [
+    "the lay over hello",
+    "browning foxes",
+    "jumped lazily overall",
+    "leaders trail their world",
+    "thelazy",
+]
+"""In which the order of merges decides: they are not in the corpus."""
 CORPUS = [text * 3 for text in TEXTS] + ["the quick brown fox jumps over the lazy dog " * 9]
 
 
@@ -139,8 +147,11 @@ def sentencepiece(prefixed: bool) -> Tokenizer:
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
     # the trainer knows no bytes: they follow the vocabulary
-    trained = tokenizer.get_vocab(with_added_tokens=False)
-    vocabulary = {**trained, **{byte: len(trained) + i for i, byte in enumerate(special[3:])}}
+    trained = sorted(tokenizer.get_vocab(with_added_tokens=False).items(), key=lambda entry: entry[1])
+    pieces = [token for token, _ in trained[3:]]
+    if prefixed:
+        pieces.reverse()  # only the scores say what is merged first
+    vocabulary = {token: id for id, token in enumerate([*special[:3], *pieces, *special[3:]])}
     pairs = [tuple(merge.split(" ")) for merge in merges(tokenizer)]
     tokenizer.model = models.BPE(
         vocab=vocabulary, merges=pairs, unk_token="<unk>", fuse_unk=True, byte_fallback=True
@@ -153,7 +164,8 @@ def test_sentencepiece_merges_follow_from_the_vocabulary(tmp_path: Path, archite
     expected = sentencepiece(prefixed=architecture == "llama")
     tokens, types = as_lists(expected)
     ranks = {merge.replace(" ", ""): -float(rank) for rank, merge in enumerate(merges(expected))}
-    scores = [ranks.get(token, 0.0) if architecture == "llama" else 0.0 for token in tokens]
+    misleading = architecture == "gemma2"  # in Gemma's files they are
+    scores = [float(id) if misleading else ranks.get(token, 0.0) for id, token in enumerate(tokens)]
     kinds = [BYTE if token.startswith("<0x") else kind for token, kind in zip(tokens, types, strict=True)]
     kinds[0] = UNKNOWN
     path = write(
@@ -167,7 +179,7 @@ def test_sentencepiece_merges_follow_from_the_vocabulary(tmp_path: Path, archite
         unknown_token_id=0,
         architecture=architecture,
     )
-    agree(path, expected, [text for text in TEXTS if text])
+    agree(path, expected, [text for text in TEXTS if text] + OTHER_WORDS)
     assert HubTokenizer(path).eos_ids == {2}
 
 
