@@ -1,9 +1,9 @@
 /* y = x W^T on a processor, for W in few bits (engine/nn/quantized.py). Built by build.py, called by cpu.py.
  *
- * A weight is scale * (code - zero), rounded as `Quantized.dequantize` rounds it, and never written to memory
- * for a single row. An output is the sum, over every DEPTH inputs, of the lanes of one vector that ran along
- * them: the same additions in the same order whatever rows and outputs are computed beside it, on however many
- * threads. They differ between instruction sets, whose vectors differ in width.
+ * A weight is scale * (code - zero): the very float that `Quantized.dequantize` makes, where scales are halves and
+ * zeros integers. For a single row it is never written to memory. An output is the sum, over every DEPTH inputs, of
+ * the lanes of one vector that ran along them: the same additions in the same order whatever rows and outputs are
+ * computed beside it, on however many threads. They differ between instruction sets, whose vectors differ in width.
  *
  * The file includes itself: the part under ISA is compiled once for each instruction set.
  */
@@ -35,7 +35,7 @@ enum {
     WORTH_WAKING = 1 << 19, /* multiplications below which a second thread comes too late */
 };
 
-/* Matrices of one size that lie one after another without gaps, as `Matrix` in cpu.py. */
+/* Matrices of one size that lie one after another without gaps, as `_Matrix` in cpu.py. */
 typedef struct {
     const uint8_t *codes;          /* [matrices, outputs, bytes] */
     const uint8_t *scales, *zeros; /* [matrices, outputs, groups], float, or half where `half`; zeros may be NULL */
