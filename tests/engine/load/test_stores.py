@@ -75,7 +75,8 @@ def test_a_blob_that_is_missing_or_a_manifest_that_leads_elsewhere_is_no_model(
     put_in_ollama(store, "torn:latest", model)
     manifests = store / "manifests" / "registry.ollama.ai" / "library"
     evil = json.loads((manifests / "evil" / "latest").read_text())
-    evil["layers"][1]["digest"] = "sha256:../../../../some.gguf"
+    evil["layers"][1]["digest"] = "sha256:x/../../../../some.gguf"
+    (store / "blobs" / "sha256-x").mkdir()
     (manifests / "evil" / "latest").write_text(json.dumps(evil))
     (manifests / "torn" / "latest").write_text("[1, 2")
     for name in ("lost", "evil", "torn"):
