@@ -111,6 +111,8 @@ def test_qwen_splits_and_normalizes_as_transformers_own_tokenizer(tmp_path: Path
     agree(path, expected)
     ends = {expected.token_to_id("<|im_end|>"), expected.token_to_id("<|endoftext|>")}
     assert HubTokenizer(path).eos_ids == ends
+    plain = HubTokenizer(path).plain_ids()
+    assert expected.token_to_id("<think>") in plain and not ends & set(plain), "what users defined is text"
     assert HubTokenizer(path).encode("E\u0301") == HubTokenizer(path).encode("É")
 
 
