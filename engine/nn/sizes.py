@@ -22,7 +22,7 @@ class Sizes:
     weight_bytes: float
     head_bytes: float
     kinds: Mapping[str, int]
-    """Quantized matrices by kind and inputs per scale, `u4-g64`; those of a layer's experts count as one."""
+    """Quantized matrices by kind and inputs per scale, `u4-g32`; those of a layer's experts count as one."""
 
 
 def sizes_of(model: Any) -> Sizes:
