@@ -41,8 +41,8 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
     """
     per_word = _WORD // bits
     codes = torch.nn.functional.pad(codes, (0, -codes.shape[-1] % per_word))
-    bytes_ = codes.contiguous() if bits == 8 else codes[..., ::2] | codes[..., 1::2] << 4
-    return bytes_.contiguous().view(torch.int32)
+    bytes_ = codes if bits == 8 else codes[..., ::2] | codes[..., 1::2] << 4
+    return bytes_.reshape(-1).view(torch.int32).view(*codes.shape[:-1], -1)
 
 
 def settings(rules: Mapping[str, Rule], plain: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""What `--to int4` and `int8` write is compressed-tensors, with what rounding makes of each matrix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from quantized_checkpoint import words
+from random_checkpoint import prompt, save_checkpoint
+from safetensors.torch import load_file, save_file
+
+from engine.load.checkpoint import inspect
+from engine.load.choose import quantize_by
+from engine.load.errors import DoesNotFit, ModelError
+from engine.load.plan import KINDS, QuantPlan
+from engine.nn.rounding import round_matrix
+from engine.protocol.quantize import Making, Written
+from engine.quantize import folder as folders
+from engine.quantize.folder import new_folder
+from engine.quantize.matrices import plain_checkpoint
+from engine.quantize.models import load
+from engine.quantize.rounded import make_rounded
+
+Make = Callable[[Path, str], Written]
+IDS = torch.tensor([prompt(40)])
+
+
+def make(source: Path, to: str, out: Path) -> Written:
+    making = Making(to=to, out=str(out))  # type: ignore[arg-type]
+    return make_rounded(plain_checkpoint(str(source)), making, lambda _: None)
+
+
+def settings(out: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((out / "config.json").read_text())["quantization_config"]
+    return config
+
+
+def logits(folder: Path, **more: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = load(inspect(folder), "cpu", lambda _: None, "fp32", **more)(IDS).logits
+    return found
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3_moe", "mixtral"])
+@pytest.mark.parametrize("to", ["int4", "int8"])
+def test_a_checkpoint_reads_back_as_the_same_model_quantized_while_it_is_loaded(
+    tmp_path: Path, family: str, to: str
+) -> None:
+    source = save_checkpoint(tmp_path / "model", family)
+    make(source, to, tmp_path / "out")
+    plan = QuantPlan(KINDS[to], exceptions=(("*embed_tokens", None),))
+    assert torch.equal(logits(tmp_path / "out"), logits(source, quantize=quantize_by(plan)))
+
+
+@pytest.mark.parametrize(("to", "bits"), [("int4", 4), ("int8", 8)])
+def test_codes_are_packed_as_the_format_describes(tmp_path: Path, to: str, bits: int) -> None:
+    source = save_checkpoint(tmp_path / "model", "llama")
+    written = make(source, to, tmp_path / "out")
+    name = "model.layers.1.mlp.down_proj"
+    tensors, plain = load_file(tmp_path / "out/model.safetensors"), load_file(source / "model.safetensors")
+    rounded = round_matrix(plain[f"{name}.weight"], KINDS[to])
+    scales = rounded.scales.float().repeat_interleave(rounded.group, 1)
+    codes = (rounded.dequantize() / scales).round().long() + 2 ** (bits - 1)
+    assert np.array_equal(tensors[f"{name}.weight_packed"].numpy(), words(codes.numpy(), bits))
+    assert torch.equal(tensors[f"{name}.weight_scale"], rounded.scales)
+    assert tensors[f"{name}.weight_shape"].tolist() == list(plain[f"{name}.weight"].shape)
+    assert torch.equal(tensors["model.embed_tokens.weight"], plain["model.embed_tokens.weight"])
+    assert written.bytes == sum(tensor.nbytes for tensor in tensors.values())
+
+
+def test_the_head_has_eight_bits_by_a_group_of_its_own(tmp_path: Path) -> None:
+    make(save_checkpoint(tmp_path / "model", "llama"), "int4", tmp_path / "out")
+    groups = settings(tmp_path / "out")["config_groups"].values()
+    found = {group["weights"]["num_bits"]: group["targets"] for group in groups}
+    assert found == {4: ["Linear"], 8: ["lm_head"]}
+    assert settings(tmp_path / "out")["ignore"] == []
+
+
+def test_a_tied_head_and_routers_are_ignored_and_experts_keep_their_names(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "model", "qwen3_moe", tie_word_embeddings=True)
+    make(source, "int4", tmp_path / "out")
+    assert settings(tmp_path / "out")["ignore"] == [
+        "lm_head",
+        *(f"model.layers.{number}.mlp.gate" for number in range(4)),
+    ]
+    names = set(load_file(tmp_path / "out/model.safetensors"))
+    assert "model.layers.3.mlp.experts.2.up_proj.weight_packed" in names
+    assert "model.layers.3.mlp.gate.weight" in names
+
+
+def test_shards_are_named_by_an_index_and_settings_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save_checkpoint(tmp_path / "model", "llama")
+    (source / "chat_template.jinja").write_text("{{ messages }}")
+    (source / "mull.json").write_text("{}")
+    (source / "pytorch_model.bin").write_bytes(b"pickled")
+    make(source, "int8", tmp_path / "whole")
+    monkeypatch.setattr(folders, "SHARD_BYTES", 60_000)
+    make(source, "int8", tmp_path / "parts")
+    names = {path.name for path in (tmp_path / "parts").iterdir()}
+    shards = {name for name in names if name.startswith("model-")}
+    assert len(shards) > 2
+    assert names - shards == {
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "mull.json",
+        "model.safetensors.index.json",
+    }
+    assert torch.equal(logits(tmp_path / "parts"), logits(tmp_path / "whole"))
+
+
+def test_what_fails_on_the_way_leaves_nothing(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "model", "llama")
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.layers.2.mlp.up_proj.weight"][3, 4] = torch.nan
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"layers\.2\.mlp\.up_proj cannot be quantized: .*finite"):
+        make(source, "int4", tmp_path / "out")
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_a_folder_that_is_there_is_never_written_to(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "model", "llama")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ModelError, match="is there already"):
+        make(source, "int4", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match="is there already"):
+        make(source, "int4", tmp_path / "dangling")
+    with pytest.raises(ModelError, match="there is no folder"):
+        make(source, "int4", tmp_path / "missing" / "out")
+
+
+def test_too_little_space_on_the_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DoesNotFit, match="are free in"), new_folder(tmp_path / "out", 10**18):
+        pass
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_has_no_place_in_the_format_is_refused(tmp_path: Path) -> None:
+    fused = save_checkpoint(tmp_path / "fused", "gpt_oss")
+    with pytest.raises(ModelError, match="all experts of a layer in one tensor"):
+        make(fused, "int4", tmp_path / "out")
+    transposed = save_checkpoint(tmp_path / "transposed", "gpt2")
+    with pytest.raises(ModelError, match="layers without linears"):
+        make(transposed, "int4", tmp_path / "out")
+    source = save_checkpoint(tmp_path / "model", "llama")
+    make(source, "int4", tmp_path / "once")
+    with pytest.raises(ModelError, match="quantized already"):
+        make(tmp_path / "once", "int8", tmp_path / "twice")
