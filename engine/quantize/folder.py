@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from engine.load.errors import DoesNotFit, ModelError
@@ -109,7 +110,10 @@ class Shards:
     def _write(self) -> None:
         if self._held:
             path = self._folder / f"{len(self._written)}.part"
-            save_file(self._held, path, metadata={"format": "pt"})
+            try:
+                save_file(self._held, path, metadata={"format": "pt"})
+            except SafetensorError as error:  # the library's own, of a disk that is full too
+                raise ModelError(f"{path.parent.parent} cannot be written to: {error}") from error
             path.chmod(self._folder.stat().st_mode & 0o666)  # it is left readable by its owner alone
             self._written.append((path, list(self._held)))
             self._held, self._held_bytes = {}, 0

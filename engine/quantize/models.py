@@ -37,7 +37,7 @@ def dtype_for(checkpoint: Checkpoint, device: str, models: int = 1) -> str:
         raise DoesNotFit(
             f"{checkpoint.folder} needs {(2 if half else 4) * count / 1e9:.1f} GB of memory for this, "
             f"{free / 1e9:.1f} GB can be used",
-            "free memory, or use a smaller model",
+            "free memory, or use a smaller model" if device == "cpu" else "use --device cpu",
         )
     return half
 

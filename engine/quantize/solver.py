@@ -51,8 +51,10 @@ class Hessian:
     def factor(self, descending: bool = False, damping: float = DAMPING) -> Factor:
         """What the matrices with these inputs are solved by; see `solve` for `descending`.
 
-        Raises ValueError where no damping makes it positive definite.
+        Raises ValueError where it is not of finite numbers, or no damping makes it positive definite.
         """
+        if not bool(torch.isfinite(self.matrix).all()):
+            raise ValueError("what it is given are no finite numbers")
         squares, order, hessian = self.matrix.diagonal(), None, self.matrix.double()
         if descending:
             order = torch.argsort(squares, descending=True, stable=True)
@@ -67,7 +69,7 @@ class Hessian:
                 upper = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
                 return Factor(upper.to(self.matrix.dtype), self.matrix, order)
             step = step * 10
-        raise ValueError("what it is given are no finite numbers")
+        raise ValueError("what it is given cannot be told apart")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def solve(weight: torch.Tensor, factor: Factor, bits: int, group: int) -> Solved
             part = slice(start, start + group)
             scales[:, number] = best_scales(original[:, part], bits, squares[part])
     natural = torch.arange(inputs, device=weight.device) if order is None else order
-    left, place = original[:, natural], group_of[natural]
+    left, place = original[:, natural], group_of[natural].tolist()
     codes = torch.empty_like(left)
     step = _BLOCK if static else _BLOCK // group * group
     middle = 2 ** (bits - 1)
@@ -106,7 +108,7 @@ def solve(weight: torch.Tensor, factor: Factor, bits: int, group: int) -> Solved
         block, own = left[:, start:stop], factor.upper[start:stop, start:stop]
         errors = torch.empty_like(block)
         for column in range(stop - start):
-            number = int(place[start + column])
+            number = place[start + column]
             if not static and column % group == 0:
                 part = slice(column, column + group)
                 scales[:, number] = best_scales(block[:, part], bits, squares[start:stop][part])

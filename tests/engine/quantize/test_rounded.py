@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,25 @@ def test_too_little_space_on_the_disk_is_told_before_anything_is_written(tmp_pat
     with pytest.raises(DoesNotFit, match="are free in"), new_folder(tmp_path / "out", 10**18):
         pass
     assert not (tmp_path / "out").exists()
+
+
+FULL = """
+import resource, signal, sys
+from engine.protocol.quantize import Making
+from engine.quantize.matrices import plain_checkpoint
+from engine.quantize.rounded import make_rounded
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+make_rounded(plain_checkpoint(sys.argv[1]), Making(to="int8", out=sys.argv[2]), lambda _: None)
+"""
+
+
+def test_a_disk_that_fills_up_on_the_way_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "model", "llama")
+    command = [sys.executable, "-c", FULL, str(source), str(tmp_path / "out")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert f"ModelError: {tmp_path} cannot be written to: " in ran.stderr
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
 def test_what_has_no_place_in_the_format_is_refused(tmp_path: Path) -> None:
