@@ -218,7 +218,13 @@ def _show_quality(quality: Quality) -> None:
 
 
 def _row(row: QualityRow) -> tuple[str, str, str, str, str, str]:
-    kl = "" if row.kl is None else f"{row.kl:.3g} ± {row.kl_error:.1g}"
-    agreement = "" if row.agreement is None else f"{row.agreement:.2%}"
-    size = figures.size(row.bytes)
-    return row.name, size, f"{row.bytes_per_weight:.3f}", kl, agreement, f"{row.accuracy:.1%}"
+    kl, error = row.kl.value, row.kl_error.value
+    agreement, accuracy = row.agreement.value, row.accuracy.value
+    return (
+        row.name,
+        figures.quantity(row.bytes, mark=False),
+        f"{row.bytes_per_weight.value:.3f}",
+        "" if kl is None else f"{kl:.3g} ± {error:.1g}",
+        "" if agreement is None else f"{agreement:.2%}",
+        f"{accuracy:.1%}",
+    )

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.protocol.messages import Failed
+from engine.protocol.receipt import Quantity
 
 
 class Calibration(Struct, frozen=True, kw_only=True):
@@ -67,17 +68,17 @@ class QualityRow(Struct, frozen=True, kw_only=True):
     """A model beside the original: what it takes, and how near it comes.
 
     `kl` is the mean divergence from the original's next-token distribution in nats per token, with its
-    standard error over problems; `agreement` the share of tokens whose likeliest is the same. Both are None
-    for the original. `accuracy` is the share of problems solved.
+    standard error over problems; `agreement` the share of tokens whose likeliest is the same; `accuracy` the
+    share of problems solved.
     """
 
     name: str
-    bytes: int
-    bytes_per_weight: float
-    kl: float | None
-    kl_error: float | None
-    agreement: float | None
-    accuracy: float
+    bytes: Quantity
+    bytes_per_weight: Quantity
+    kl: Quantity
+    kl_error: Quantity
+    agreement: Quantity
+    accuracy: Quantity
 
 
 class Quality(Struct, frozen=True, kw_only=True):

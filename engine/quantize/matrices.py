@@ -46,8 +46,12 @@ def find_matrices(checkpoint: Checkpoint, plan: QuantPlan) -> Matrices:
 
     Raises ModelError where there are none, or where a layer's experts are one tensor.
     """
-    with torch.device("meta"):
-        modules = dict(checkpoint.model_class(checkpoint.config).named_modules())
+    try:
+        with torch.device("meta"):
+            modules = dict(checkpoint.model_class(checkpoint.config).named_modules())
+    except Exception as error:  # whatever transformers makes of a configuration from elsewhere
+        cause = " ".join(str(error).split())[:200]
+        raise ModelError(f"{checkpoint.folder} is no usable model: {cause}", "download it again") from error
     linears = {name for name, module in modules.items() if isinstance(module, nn.Linear)}
     looked_up = {name for name, module in modules.items() if isinstance(module, nn.Embedding)}
     tied = bool(checkpoint.config.tie_word_embeddings)

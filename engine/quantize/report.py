@@ -16,21 +16,27 @@ from engine.load.quantizer import Quantize
 from engine.load.tokenizer import HubTokenizer
 from engine.protocol.quant import AUTO, parse_quant
 from engine.protocol.quantize import Quality, QualityRow
+from engine.protocol.receipt import derived, measured, unavailable
 from engine.quantize import quality
 from engine.quantize.matrices import BYTES, own_bytes, plain_checkpoint
 from engine.quantize.models import dtype_for, load, parameters
 from engine.quantize.pace import Emit, Pace
 from engine.quantize.texts import Text, write_greedily
 
+_FILES = "tensors in the files"
+_PLAN = "what loading makes of each tensor"
+_SOLVED = "held-out problems of the bundled tasks"
+
 
 @dataclass(frozen=True)
 class _Other:
-    """A model to hold against the original; `nbytes` is what its weights take."""
+    """A model to hold against the original; `nbytes` is what its weights take, `sized` whence that is."""
 
     name: str
     checkpoint: Checkpoint
     quantize: Quantize | None
     nbytes: int
+    sized: str
 
 
 def report(model: str, others: Sequence[str], problems: int, device: str, emit: Emit) -> Quality:
@@ -43,15 +49,16 @@ def report(model: str, others: Sequence[str], problems: int, device: str, emit: 
     pace = Pace(emit, "writing the original's texts", problems, problems)
     texts = quality.original_texts(first, tokenizer, problems, pace.tick)
     count = parameters(original)
+    itself = unavailable("1", "it is the original")
     rows = [
         QualityRow(
             name=model,
-            bytes=own_bytes(original),
-            bytes_per_weight=own_bytes(original) / count,
-            kl=None,
-            kl_error=None,
-            agreement=None,
-            accuracy=quality.accuracy(texts, tokenizer),
+            bytes=derived(own_bytes(original), "B", _FILES),
+            bytes_per_weight=derived(own_bytes(original) / count, "B", f"{_FILES} | parameters"),
+            kl=itself,
+            kl_error=itself,
+            agreement=itself,
+            accuracy=measured(quality.accuracy(texts, tokenizer), "1", _SOLVED),
         )
     ]
     for other in compared:
@@ -70,7 +77,7 @@ def _other(name: str, original: Checkpoint) -> _Other:
             raise BadSpec(str(error)) from error
         plan: QuantPlan = plan_of(asked, bool(original.config.tie_word_embeddings), "as asked for")
         size = weight_memory(original.source, plan, BYTES[original.source.dtype])
-        return _Other(f"--quant {name}", original, quantize_by(plan), size)
+        return _Other(f"--quant {name}", original, quantize_by(plan), size, _PLAN)
     if name == AUTO:
         raise BadSpec("auto goes by this machine's memory", "name a kind: int8, int4 or fp8")
     checkpoint = inspect(locate(name))
@@ -79,7 +86,7 @@ def _other(name: str, original: Checkpoint) -> _Other:
             f"{name} has {checkpoint.shape.vocab} tokens, the original {original.shape.vocab}",
             "compare models with the same vocabulary",
         )
-    return _Other(name, checkpoint, None, own_bytes(checkpoint))
+    return _Other(name, checkpoint, None, own_bytes(checkpoint), _FILES)
 
 
 def _row(
@@ -91,12 +98,13 @@ def _row(
     prompts = [text.prompt for text in texts]
     own = write_greedily(second, prompts, tokenizer.eos_ids, quality.MOST_TOKENS, pace.tick)
     kl = quality.mean(found, [each.nats for each in found])
+    agreed = sum(each.agreed for each in found) / sum(each.tokens for each in found)
     return QualityRow(
         name=other.name,
-        bytes=other.nbytes,
-        bytes_per_weight=other.nbytes / count,
-        kl=kl.value,
-        kl_error=kl.error,
-        agreement=sum(each.agreed for each in found) / sum(each.tokens for each in found),
-        accuracy=quality.accuracy(own, tokenizer),
+        bytes=derived(other.nbytes, "B", other.sized),
+        bytes_per_weight=derived(other.nbytes / count, "B", f"{other.sized} | parameters"),
+        kl=measured(kl.value, "1", "nats per token of the original's texts"),
+        kl_error=derived(kl.error, "1", "spread of the texts"),
+        agreement=measured(agreed, "1", "likeliest tokens alike"),
+        accuracy=measured(quality.accuracy(own, tokenizer), "1", _SOLVED),
     )
