@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -165,6 +166,46 @@ def test_a_disk_that_fills_up_on_the_way_is_told_and_nothing_is_left(tmp_path: P
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert f"ModelError: {tmp_path} cannot be written to: " in ran.stderr
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
+WATCHED = """
+import re, sys, threading, time
+from pathlib import Path
+from engine.protocol.quantize import Making
+from engine.quantize import folder
+from engine.quantize.matrices import plain_checkpoint
+from engine.quantize.rounded import make_rounded
+
+def held():
+    # memory of the process's own: the file's pages that are mapped can be given back at any time
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+def watch():
+    while not done.wait(0.002):
+        peaks.append(held())
+
+folder.SHARD_BYTES = 8 * 2**20
+checkpoint = plain_checkpoint(sys.argv[1])
+done, before, peaks = threading.Event(), held(), [0]
+watcher = threading.Thread(target=watch)
+watcher.start()
+make_rounded(checkpoint, Making(to="int8", out=sys.argv[2]), lambda _: None)
+done.set()
+watcher.join()
+print(max(peaks) - before)
+"""
+
+
+def test_memory_stays_near_one_shard_whatever_the_model_takes(tmp_path: Path) -> None:
+    source = save_checkpoint(
+        tmp_path / "model", "llama", hidden_size=512, intermediate_size=2048, num_hidden_layers=24
+    )
+    command = [sys.executable, "-c", WATCHED, str(source), str(tmp_path / "out")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    assert (source / "model.safetensors").stat().st_size > 300e6
+    assert int(ran.stdout) < 110e6
 
 
 def test_what_has_no_place_in_the_format_is_refused(tmp_path: Path) -> None:
