@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,13 +12,12 @@ from engine.load.errors import DoesNotFit, ModelError
 from engine.load.model import load_model
 from engine.load.quantizer import Quantize
 from engine.protocol.quantize import Progress
+from engine.quantize.pace import Emit
 from engine.runtime.memory import system_memory
 
 _ROOM = 0.8
 """Of the free memory, what the weights may take."""
 _HALF = {"F16": "fp16", "BF16": "bf16"}
-
-Emit = Callable[[Progress], None]
 
 
 def parameters(checkpoint: Checkpoint) -> int:
