@@ -18,13 +18,20 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    kernels: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Path]:
     """A home without settings, sessions or engine; its runtime directory is short enough for a socket."""
-    (tmp_path / "cache" / "mull").mkdir(parents=True)
-    (tmp_path / "cache" / "mull" / "kernels").symlink_to(kernels)
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "mull").mkdir()
+    (cache / "mull" / "kernels").symlink_to(kernels)
     runtime = Path(tempfile.mkdtemp(prefix="mull-"))
-    for name in ("CONFIG", "DATA", "STATE", "CACHE"):
+    for name in ("CONFIG", "DATA", "STATE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
     for name in [name for name in os.environ if name.startswith("MULL_")]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from engine.load.locate import BUNDLED
@@ -25,8 +26,10 @@ def remove(name: str) -> None:
     """Delete all of a repository's files. Raises CannotRemove."""
     from huggingface_hub import scan_cache_dir
 
-    commits = [revision.commit_hash for revision in _repository(name).revisions]
-    scan_cache_dir().delete_revisions(*commits).execute()
+    repository = _repository(name)
+    # of this repository alone: a copy of it on the hub has the same commits
+    cache = dataclasses.replace(scan_cache_dir(), repos=frozenset({repository}))
+    cache.delete_revisions(*(revision.commit_hash for revision in repository.revisions)).execute()
 
 
 def _repository(name: str) -> Any:

@@ -119,7 +119,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """In which the model computes, and keeps what is not quantized."""
     kv_dtype: str
     """Of keys and values."""
-    weights: str = ""
+    weights: str
     """In which most of the weights are kept: the dtype, or `int4`, or what the checkpoint's format says."""
     quantization: str | None = None
     """How matrices are quantized, who chose it, and how many in which way; None where they are not."""

@@ -38,6 +38,7 @@ from engine.protocol import (
 from engine.protocol.receipt import Step
 
 MODEL = ModelInfo(
+    weights="float32",
     name="tiny",
     path="",
     revision=None,
