@@ -59,7 +59,8 @@ class ReceiptScreen(ModalScreen[None]):
                         yield PlainRow(words(name), f"{value:,.3g}")
             yield Static(Content("Ran on"), classes="title")
             for name, value in msgspec.structs.asdict(receipt.environment).items():
-                yield PlainRow(words(name), figures.UNKNOWN if value is None else clean_line(str(value)))
+                absent = "none" if name == "quantization" else figures.UNKNOWN
+                yield PlainRow(words(name), absent if value is None else clean_line(str(value)))
             yield PlainRow("method", clean_line(self._answer.method))
             yield PlainRow("finish", figures.FINISHES[self._answer.finish] or "complete")
             yield PlainRow("counted as", clean_line(receipt.convention))
