@@ -18,6 +18,7 @@ import msgspec
 
 from engine.build import build_id
 from engine.link import ANSWER_TIMEOUT_S, EngineGone, Link
+from engine.load.locate import BUNDLED
 from engine.protocol import (
     AnswerRequest,
     Cancel,
@@ -291,6 +292,8 @@ def _absolute(spec: ModelSpec) -> ModelSpec:
 
 def _absolute_path(model: str) -> str:
     """The path of a folder or GGUF file that is there; any other name as it is."""
+    if model in BUNDLED:
+        return model
     try:
         path = Path(model).expanduser()
         return str(path.absolute()) if path.is_dir() or (path.suffix == ".gguf" and path.is_file()) else model

@@ -172,11 +172,16 @@ def _kernels() -> Check:
     """A process of its own tries, as the engine would: they are built where they are not yet."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "engine.nn.kernels.build"], capture_output=True, timeout=KERNELS_LIMIT_S
+            # -P: a folder named `engine` in the working directory must not be run for ours
+            [sys.executable, "-P", "-m", "engine.nn.kernels.build"],
+            capture_output=True,
+            timeout=KERNELS_LIMIT_S,
         )
         found = msgspec.json.decode(done.stdout, type=Kernels)
     except (OSError, subprocess.TimeoutExpired, msgspec.DecodeError):
-        return Check("kernels", "problem", "looking for them failed; run: python -m engine.nn.kernels.build")
+        return Check(
+            "kernels", "problem", "looking for them failed; run: python -P -m engine.nn.kernels.build"
+        )
     if found.kernels is None:
         return Check("kernels", "note", f"torch's own operators do without, slower: {found.text}")
     return Check("kernels", "ok", found.text)

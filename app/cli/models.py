@@ -93,5 +93,8 @@ def remove(repositories: tuple[str, ...], yes: bool) -> None:
         if not click.confirm("Remove from the disk?"):
             raise CommandError("nothing was removed")
     for name, size in doomed.items():
-        delete(name)
+        try:
+            delete(name)
+        except CannotRemove as error:
+            raise CommandError(str(error), error.hint) from error
         click.echo(f"removed {clean_line(name)}, {size}")

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.nn.quantized import Kind
-from engine.nn.rounding import GROUPS, can_round
+from engine.nn.rounding import GROUPS, METHOD, can_round
 from engine.protocol.quant import Quant
 
 KINDS: Mapping[str, Kind] = {"int8": "s8", "int4": "u4", "fp8": "f8"}
 NONE = "none"
 _ROUTERS = ("gate", "router", "shared_expert_gate")
+_HEADS = ("lm_head", "embed_out")
+_EMBEDDINGS = ("embed_tokens", "wte", "embed_in")
 _SCALE_BYTES = 2
 
 
@@ -50,7 +52,7 @@ class QuantPlan:
         if len(shape) < 2 or "norm" in path.rpartition(".")[2] or path.rpartition(".")[2] in _ROUTERS:
             return None
         wanted = self.base
-        if wanted is not None and (path.endswith("lm_head") or (self.tied and path.endswith("embed_tokens"))):
+        if wanted is not None and path.rpartition(".")[2] in (_HEADS + _EMBEDDINGS if self.tied else _HEADS):
             wanted = "s8"
         for pattern, kind in self.exceptions:
             if fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*.{pattern}"):
@@ -66,6 +68,11 @@ class QuantPlan:
         if kind == "f8":
             return 1 + 4 / shape[-1]
         return (0.5 if kind == "u4" else 1) + _SCALE_BYTES / GROUPS[kind]
+
+
+def way(plan: QuantPlan) -> str:
+    """Names what a plan makes of a checkpoint: equal where all codes and scales are."""
+    return f"{METHOD} {plan.name} {plan.tied}"
 
 
 def plan_of(quant: Quant, tied: bool, reason: str) -> QuantPlan:

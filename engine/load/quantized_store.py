@@ -22,12 +22,11 @@ from safetensors.torch import save_file
 from engine.load.errors import ModelError
 from engine.load.identity import identity
 from engine.load.matrices import Lazy
-from engine.load.plan import QuantPlan
+from engine.load.plan import QuantPlan, way
 from engine.load.source import Source
 from engine.load.weights import read_header
 from engine.nn.quant_modules import Holder
 from engine.nn.quantized import Quantized
-from engine.nn.rounding import METHOD
 from engine.quantized_folder import QuantizedFolder, mark_used
 
 _FORMAT = 1
@@ -41,7 +40,7 @@ log = logging.getLogger("mull.engine")
 def key_of(source: Source, plan: QuantPlan, dtype: str) -> str:
     """Names the checkpoint's files, how its matrices are quantized, and the dtype of the rest."""
     parts = [
-        f"{_FORMAT} {METHOD} {plan.name} {plan.tied} {dtype}",
+        f"{_FORMAT} {way(plan)} {dtype}",
         *(identity(file) for file in source.files),
     ]
     return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
@@ -110,11 +109,11 @@ def find(folder: QuantizedFolder, key: str, name: str) -> KeptSource | None:
 
 
 def keep(folder: QuantizedFolder, key: str, model: Any) -> None:
-    """Write a loaded model's parameters, quantized or not. Where the disk refuses, nothing is kept."""
-    tensors, meanings = _parts(model)
-    size = sum(tensor.nbytes for tensor in tensors.values())
+    """Write a loaded model's parameters, quantized or not. Where that fails, nothing is kept."""
     target, partial = folder.model(key), folder.unnamed(key)
     try:
+        tensors, meanings = _parts(model)
+        size = sum(tensor.nbytes for tensor in tensors.values())
         if target.exists() or not folder.make_room(size):
             return
         partial.mkdir(mode=0o700, parents=True)
@@ -127,8 +126,9 @@ def keep(folder: QuantizedFolder, key: str, model: Any) -> None:
                 metadata={_MATRICES: json.dumps(matrices)},
             )
         partial.rename(target)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # the model is loaded: that it is not kept costs the next start, no answer
         log.warning("quantized weights are not kept in %s: %s", folder.path, error)
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -136,18 +136,19 @@ def _parts(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, Any
     """A model's tensors under the names of its parameters, and what those of quantized ones mean."""
     tensors: dict[str, torch.Tensor] = {}
     meanings: dict[str, dict[str, Any]] = {}
-    seen: set[int] = set()
+    seen: set[int] = set()  # what is tied is kept once, under its first name: loading ties it again
     for path, module in model.named_modules():
         if isinstance(module, Holder):
             if id(module.matrix) in seen:
-                continue  # a head that is tied
+                continue
             seen.add(id(module.matrix))
             name = f"{path}.{module.parameter}".removesuffix(".")
             matrix, parts = module.matrix, module.matrix.parts()
             tensors |= {f"{name}|{part}": tensor for part, tensor in parts.items()}
             meanings[name] = {"kind": matrix.kind, "group": matrix.group, "parts": sorted(parts)}
     for name, tensor in model.state_dict().items():
-        if name not in meanings and tensor.numel():
+        if name not in meanings and tensor.numel() and tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
             tensors[name] = tensor
     return tensors, meanings
 

@@ -27,6 +27,7 @@ _BITS = {"u4": 4, "s8": 8}
 _F8_MAX = 448.0
 _SMALLEST = 2.0**-24
 """The smallest float16 above zero."""
+_LARGEST = 65504.0
 _LEAST = 1e-30
 """Keeps a group of zeros from dividing by nothing."""
 _CHUNK = 2**20
@@ -101,7 +102,7 @@ def _sum(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
 
 def _half(scale: torch.Tensor) -> torch.Tensor:
     """Rounded to float16, and never zero."""
-    rounded = scale.half().float()
+    rounded = scale.clamp(-_LARGEST, _LARGEST).half().float()
     return torch.where(rounded == 0, torch.full_like(rounded, _SMALLEST), rounded)
 
 

@@ -124,7 +124,7 @@ def create(
         runner=loaded.runner,
         speculation=speculation(spec, draft, loaded, profile, settings.dtype, device, on_progress),
         store=(
-            open_store(prompts, fingerprint(checkpoint, kernel_class), loaded.paged.pool)
+            open_store(prompts, fingerprint(checkpoint, plan, kernel_class), loaded.paged.pool)
             if prompts and loaded.paged
             else None
         ),

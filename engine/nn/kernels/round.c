@@ -21,6 +21,8 @@ static inline float half(float value) {
         if (rounded == 0.0f) return 0x1p-24f;
         return value < 0 ? -rounded : rounded;
     }
+    if (size > 0x477fe000) size = 0x477fe000; /* 65504, the largest half */
+    bits = (bits & 0x80000000) | size;
     bits += 0xfff + (bits >> 13 & 1);
     bits &= ~0x1fffu;
     memcpy(&rounded, &bits, sizeof rounded);

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -282,3 +283,14 @@ def test_a_closed_pipe_ends_silently(home: Home) -> None:
 
 def test_every_home_is_its_own(home: Home, tmp_path: Path) -> None:
     assert Home(tmp_path).engine() is None
+
+
+def test_a_folder_named_as_the_bundled_model_does_not_take_its_place(home: Home) -> None:
+    folder = home.folder / "tiny"
+    folder.mkdir()
+    try:
+        (folder / "config.json").write_text("{}")
+        assert home.ask("--model", "tiny", QUESTION)["answer"]
+        assert "config.json" in one_line(home.run("ask", "--model", "./tiny", QUESTION), 1)
+    finally:
+        shutil.rmtree(folder)

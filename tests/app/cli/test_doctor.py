@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +61,18 @@ def test_it_loads_neither_torch_nor_transformers() -> None:
         "except SystemExit: assert not {'torch', 'transformers'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+def test_it_runs_nothing_that_lies_in_the_working_directory(tmp_path: Path) -> None:
+    foreign = tmp_path / "engine" / "nn" / "kernels"
+    foreign.mkdir(parents=True)
+    for folder in (foreign, *foreign.parents[:2]):
+        (folder / "__init__.py").touch()
+    (foreign / "build.py").write_text('open(\'ran\', \'w\'); print(\'{"kernels": "foreign", "text": ""}\')')
+    command = [sys.executable, "-P", "-m", "app.cli.main", "doctor"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert "kernels" in done.stdout and "foreign" not in done.stdout
+    assert not (tmp_path / "ran").exists()
 
 
 def test_broken_settings_are_a_problem_among_everything_else() -> None:

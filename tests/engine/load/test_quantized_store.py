@@ -49,7 +49,7 @@ class Loader:
             return model(IDS).logits, self.rounded > 0
 
 
-@pytest.fixture(params=["qwen3", "qwen2_tied", "mixtral", "gpt_oss"])
+@pytest.fixture(params=["qwen3", "qwen2_tied", "gemma3_text_tied", "mixtral", "gpt_oss"])
 def load(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
     family = request.param.removesuffix("_tied")
     folder = save_checkpoint(tmp_path / "model", family, tie_word_embeddings=request.param != family)
@@ -69,6 +69,26 @@ def test_the_second_start_reads_what_the_first_has_quantized(load: Loader, quant
     second, anew = load(quant)
     assert not anew and "quantizing weights" not in load.stages
     assert torch.equal(first, second)
+
+
+def test_a_tied_embedding_that_stays_as_it_is_is_kept_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_checkpoint(tmp_path / "model", "llama", tie_word_embeddings=True)
+    load = Loader(monkeypatch, folder, QuantizedFolder(tmp_path / "store"))
+    first, _ = load("int8,embed_tokens=none")
+    (kept,) = load.store.kept()
+    second, anew = load("int8,embed_tokens=none")
+    assert not anew and torch.equal(first, second)
+    assert [path.name for path in load.store.path.iterdir()] == [kept.path.name], "nothing is left beside it"
+
+
+def test_a_fault_while_keeping_fails_no_load(llama: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("engine.load.quantized_store.save_file", broken)
+    assert llama()[1] and not llama.store.kept() and not list(llama.store.path.iterdir())
 
 
 def test_each_way_of_quantizing_and_each_checkpoint_has_its_own(llama: Loader) -> None:

@@ -16,8 +16,10 @@ from random_checkpoint import FAMILIES, WINDOW, prompt, reference
 
 from engine.backend import Lease, Sampler
 from engine.load.checkpoint import inspect
+from engine.load.plan import QuantPlan, plan_of
 from engine.page_files import PageFolder
 from engine.protocol import ModelSpec
+from engine.protocol.quant import parse_quant
 from engine.runtime.create import create
 from engine.runtime.fingerprint import fingerprint
 from engine.runtime.local import LocalBackend
@@ -141,13 +143,15 @@ def test_a_fingerprint_changes_with_weights_configuration_and_arithmetic_alone(
         weights.write_bytes(content)
         os.utime(weights, ns=(dates[0], dates[1]))
         config.write_text(settings)
-        return fingerprint(inspect(folder), "avx2")
+        return fingerprint(inspect(folder), QuantPlan(), "avx2")
 
     content, settings = (original / weights.name).read_bytes(), (original / config.name).read_text()
     half = len(content) // 2
     trained = content[:half] + bytes(byte ^ 1 for byte in content[half:])
     first = put(content, settings)
-    assert put(content, settings) == first == fingerprint(inspect(original), "avx2")
-    assert fingerprint(inspect(folder), "avx512") != first
+    assert put(content, settings) == first == fingerprint(inspect(original), QuantPlan(), "avx2")
+    assert fingerprint(inspect(folder), QuantPlan(), "avx512") != first
+    plans = (plan_of(parse_quant(text), False, "") for text in ("int4,up_proj=int8", "int4,down_proj=int8"))
+    assert len({first, *(fingerprint(inspect(folder), plan, "avx2") for plan in plans)}) == 3
     assert put(trained, settings) != first
     assert put(content, settings.replace("10000.0", "20000.0")) != first
