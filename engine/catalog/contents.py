@@ -93,8 +93,10 @@ def _folder(folder: Path) -> Contents:
 def _config(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ModelError(f"{path.parent} has no config.json and no GGUF file") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON", "download the file again") from error
     if not isinstance(found, dict):

@@ -56,10 +56,14 @@ def _listed(find: Callable[[], Iterator[Stored]], preferred_dtype: str, free: in
             continue
         try:
             found = read_contents(path)
+            how = fit(found.shape, found.longest, found.stored, preferred_dtype, found.memory, free)
         except ModelError as error:
             yield replace(known, problem=_of(path, error.message))
             continue
-        how = fit(found.shape, found.longest, found.stored, preferred_dtype, found.memory, free)
+        except (OSError, ValueError, ArithmeticError, RecursionError) as error:  # files from elsewhere
+            cause = getattr(error, "strerror", None) or str(error)
+            yield replace(known, problem=_of(path, f"cannot be read: {' '.join(cause.split())[:200]}"))
+            continue
         yield replace(
             known,
             weights=found.weights,

@@ -37,10 +37,13 @@ def locate(model: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown home, with a NUL in it
         cause = getattr(error, "strerror", None) or str(error)
         raise ModelError(f"{model[:80]!r} is not a usable path: {cause}", "check the spelling") from error
-    if model.startswith((stores.OLLAMA, stores.LM_STUDIO)):
-        return _in_store(model)
-    if repository := _REPOSITORY.fullmatch(model):
-        return _cached_repository(model, *repository.groups())
+    try:
+        if model.startswith((stores.OLLAMA, stores.LM_STUDIO)):
+            return _in_store(model)
+        if repository := _REPOSITORY.fullmatch(model):
+            return _cached_repository(model, *repository.groups())
+    except OSError as error:
+        raise ModelError(f"{model[:200]} cannot be read: {error.strerror}", "see who may read it") from error
     raise ModelError(
         f"no model {model[:200]!r}: it is neither bundled ({', '.join(BUNDLED)}), nor a folder, "
         "nor a repository owner/name",

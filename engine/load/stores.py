@@ -57,7 +57,7 @@ def lmstudio_models() -> Iterator[Stored]:
     """What LM Studio has: `lmstudio:publisher/model`, with the file's name where there are several."""
     for root in _existing("~/.lmstudio/models", "~/.cache/lm-studio/models"):
         for folder in sorted(root.glob("*/*")):
-            if folder.is_dir():
+            if _is_dir(folder):
                 name = f"{LM_STUDIO}{folder.parent.name}/{folder.name}"
                 yield from _in_folder(name, folder, "lmstudio")
 
@@ -68,7 +68,7 @@ def huggingface_models() -> Iterator[Stored]:
 
     try:
         cache = scan_cache_dir()
-    except (CacheNotFound, ValueError):  # none yet, or a file in its place
+    except (CacheNotFound, ValueError, OSError):  # none yet, a file in its place, or another user's
         return
     for repository in sorted(cache.repos, key=lambda repository: repository.repo_id):
         if repository.repo_type == "model" and repository.revisions:
@@ -125,15 +125,15 @@ def _existing(*folders: str | None) -> list[Path]:
     for folder in filter(None, folders):
         try:
             path = Path(folder).expanduser()
-            if path.is_dir():
-                found.append(path)
-        except (OSError, RuntimeError):  # another user's, or of a user who is not there
+        except RuntimeError:  # of a user who is not there
             continue
+        if _is_dir(path):
+            found.append(path)
     return list(dict.fromkeys(found))
 
 
 def _in_folder(name: str, folder: Path, store: Store) -> Iterator[Stored]:
-    files = [] if (folder / "config.json").is_file() else model_files(folder)
+    files = [] if _is_file(folder / "config.json") else model_files(folder)
     if not files:
         yield Stored(name, store, folder, sum(_size(path) for path in folder.rglob("*")))
     for file in files:
@@ -150,7 +150,7 @@ def _blob(root: Path, manifest: Path) -> Path | None:
             layers = json.loads(file.read(_MAX_MANIFEST))["layers"]
         digests = [layer["digest"] for layer in layers if layer["mediaType"].endswith(".image.model")]
         digest = _DIGEST.fullmatch(digests[0])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None
     blob = root / "blobs" / f"sha256-{digest[1]}" if digest else None
     return blob if blob and _is_file(blob) else None
@@ -164,4 +164,11 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:  # it may not be seen
+        return False
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
         return False

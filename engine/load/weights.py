@@ -13,6 +13,13 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _MAX_HEADER = 100_000_000  # bytes; the format's own limit
 _DOWNLOAD = "download the file again"
+_BYTES = {
+    **dict.fromkeys(("F64", "I64"), 8),
+    **dict.fromkeys(("F32", "I32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16"), 2),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "BOOL", "U8", "I8"), 1),
+}
+"""Per value, of the dtypes that are known here."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ def _shards(folder: Path) -> dict[str, set[str]]:
             shards: dict[str, set[str]] = {}
             for tensor, shard in weight_map.items():
                 shards.setdefault(str(shard), set()).add(str(tensor))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{index} is not a readable index of shards", _DOWNLOAD) from error
         for shard in shards:
             if Path(shard).name != shard:
@@ -86,7 +93,7 @@ def _shards(folder: Path) -> dict[str, set[str]]:
 
 
 def read_header(path: Path) -> dict[str, Stored]:
-    """The tensors in a safetensors file that is as long as its header says."""
+    """The tensors in a safetensors file that is as long as its header says. Raises ModelError and OSError."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -115,9 +122,23 @@ def read_header(path: Path) -> dict[str, Stored]:
             for name, entry in entries.items()
         }
         end = max((end for _, end in spans.values()), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, OverflowError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is corrupt: its header is not readable", _DOWNLOAD) from error
+    for name, stored in tensors.items():
+        if not _consistent(stored, spans[name]):
+            raise ModelError(
+                f"{path} is corrupt: the bytes of {name[:200]!r} are not those of its shape and dtype",
+                _DOWNLOAD,
+            )
     if size != 8 + length + end:
         state = "truncated" if size < 8 + length + end else "corrupt"
         raise ModelError(f"{path} is {state}: {size} bytes instead of {8 + length + end}", _DOWNLOAD)
     return tensors
+
+
+def _consistent(stored: Stored, span: tuple[int, int]) -> bool:
+    """Whether a tensor's place in the file can be one, and is as long as its values are."""
+    itemsize = _BYTES.get(stored.dtype)
+    if not 0 <= span[0] <= span[1] or min(stored.shape, default=0) < 0:
+        return False
+    return itemsize is None or stored.nbytes == stored.elements * itemsize

@@ -10,7 +10,8 @@ import pytest
 from gguf_files import write_gguf
 from random_checkpoint import save_checkpoint
 
-from engine.catalog.contents import METHODS, read_contents
+from engine.catalog import models
+from engine.catalog.contents import METHODS, Contents, read_contents
 from engine.load.checkpoint import inspect
 from engine.load.errors import DoesNotFit, ModelError
 from engine.load.formats import _SCHEMES
@@ -58,3 +59,27 @@ def test_the_quantized_checkpoints_that_are_listed_are_those_that_load(tmp_path:
     for read in (inspect, read_contents):
         with pytest.raises(ModelError, match="quantized by squeezellm, which mull does not read"):
             read(folder)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RecursionError("too deep")])
+def test_a_file_that_fails_in_its_own_way_is_a_problem_of_its_model_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    root = tmp_path / ".lmstudio" / "models" / "maker"
+    bad = save_checkpoint(root / "bad", "qwen3")
+    save_checkpoint(root / "good", "qwen3")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def read(path: Path) -> Contents:
+        if path == bad:
+            raise error
+        return read_contents(path)
+
+    monkeypatch.setattr(models, "read_contents", read)
+    found = {listed.name: listed.problem for listed in models.list_models("fp32", 2**30)}
+    assert (
+        found["lmstudio:maker/bad"]
+        == f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"
+    )
+    assert found["lmstudio:maker/good"] is None and found["tiny"] is None

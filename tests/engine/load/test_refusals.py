@@ -21,6 +21,8 @@ from engine.runtime.create import create
 from profiles.detect import Settings, detect
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+NESTED = b"[" * 200_000
+MATRIX = "model.layers.0.mlp.up_proj.weight"
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
 
 
@@ -80,6 +82,25 @@ def corrupt_header(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(struct.pack("<Q", 12) + b"{not json at")
 
 
+def edit_header(folder: Path, name: str, **values: Any) -> None:
+    """Change what the header says of a tensor; the bytes stay as they are."""
+    data = (folder / WEIGHTS).read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header[name].update(values)
+    changed = json.dumps(header).encode()
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(changed)) + changed + data[end:])
+
+
+def nest_header(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(NESTED)) + NESTED)
+
+
+def nest_index(folder: Path) -> None:
+    split(folder)
+    (folder / INDEX).write_bytes(NESTED)
+
+
 def reshape(folder: Path) -> None:
     tensors = load_file(folder / WEIGHTS)
     name = "model.layers.0.mlp.up_proj.weight"
@@ -135,6 +156,22 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "trailing bytes": (lambda f: resized(f / WEIGHTS, 10), (WEIGHTS, "corrupt")),
     "corrupt header": (corrupt_header, (WEIGHTS, "corrupt")),
+    "nested header": (nest_header, (WEIGHTS, "corrupt")),
+    "nested index": (nest_index, (INDEX, "not a readable index")),
+    "endless tensor": (
+        lambda f: edit_header(f, MATRIX, data_offsets=[0, float("inf")]),
+        (WEIGHTS, "corrupt: its header"),
+    ),
+    "another dtype": (lambda f: edit_header(f, MATRIX, dtype="F16"), (WEIGHTS, "corrupt", MATRIX)),
+    "another shape": (lambda f: edit_header(f, MATRIX, shape=[64, 3]), (WEIGHTS, "corrupt", MATRIX)),
+    "a shape below zero": (
+        lambda f: edit_header(f, MATRIX, shape=[-128, -64]),
+        (WEIGHTS, "corrupt", MATRIX),
+    ),
+    "a tensor before the first": (
+        lambda f: edit_header(f, MATRIX, dtype="other", data_offsets=[-4, 0]),
+        (WEIGHTS, "corrupt", MATRIX),
+    ),
     "empty file": (lambda f: (f / WEIGHTS).write_bytes(b""), (WEIGHTS, "not a safetensors file")),
     "web page": (lambda f: (f / WEIGHTS).write_text("<!DOCTYPE html><p>Sign in"), (WEIGHTS, "web page")),
     "pointer": (

@@ -79,7 +79,9 @@ def test_a_blob_that_is_missing_or_a_manifest_that_leads_elsewhere_is_no_model(
     (store / "blobs" / "sha256-x").mkdir()
     (manifests / "evil" / "latest").write_text(json.dumps(evil))
     (manifests / "torn" / "latest").write_text("[1, 2")
-    for name in ("lost", "evil", "torn"):
+    put_in_ollama(store, "nested:latest", model)
+    (manifests / "nested" / "latest").write_text("[" * 200_000)
+    for name in ("lost", "evil", "torn", "nested"):
         with pytest.raises(ModelError, match=f"ollama:{name} lacks its weights"):
             locate(f"ollama:{name}")
     with pytest.raises(ModelError, match="there is no ollama:absent"):
@@ -92,6 +94,29 @@ def test_lm_studios_models_are_found_by_publisher_and_model(user: Path, model: P
     (folder / "mmproj-small.gguf").write_bytes(b"GGUF")  # what sees is no model
     for name in ("lmstudio:maker/Small-GGUF", "maker/Small-GGUF", "maker/Small-GGUF/some.gguf"):
         assert locate(name) == folder / model.name
+
+
+def let(path: Path, hidden: Path) -> Path:
+    """The path, but an error for the one that another user hides."""
+    if path == hidden:
+        raise PermissionError(13, "Permission denied")
+    return path
+
+
+def test_a_closed_folder_of_lm_studio_takes_no_other_model_down(
+    user: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = user / ".lmstudio" / "models"
+    folder = put_in_lm_studio(root, "maker/Open", model)
+    closed, config = put_in_lm_studio(root, "maker/Closed", model), root / "maker" / "Half" / "config.json"
+    put_in_lm_studio(root, "maker/Half")
+    is_dir, is_file = Path.is_dir, Path.is_file
+    monkeypatch.setattr(Path, "is_dir", lambda path: is_dir(let(path, closed)))
+    monkeypatch.setattr(Path, "is_file", lambda path: is_file(let(path, config)))
+    assert [found.name for found in lmstudio_models()] == ["lmstudio:maker/Half", "lmstudio:maker/Open"]
+    assert locate("maker/Open") == folder / model.name
+    with pytest.raises(ModelError, match="maker/Half cannot be read: Permission denied"):
+        locate("lmstudio:maker/Half")
 
 
 def test_where_there_are_several_files_one_has_to_be_named(user: Path, model: Path) -> None:
