@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import CRITICAL
 from typing import Any
 
 from engine.load.locate import BUNDLED
@@ -23,13 +27,38 @@ def removable_bytes(name: str) -> int:
 
 
 def remove(name: str) -> None:
-    """Delete all of a repository's files. Raises CannotRemove."""
+    """Delete all of a repository's files. Raises CannotRemove, also where some could not be deleted."""
     from huggingface_hub import scan_cache_dir
 
     repository = _repository(name)
     # of this repository alone: a copy of it on the hub has the same commits
     cache = dataclasses.replace(scan_cache_dir(), repos=frozenset({repository}))
-    cache.delete_revisions(*(revision.commit_hash for revision in repository.revisions)).execute()
+    doomed = cache.delete_revisions(*(revision.commit_hash for revision in repository.revisions))
+    cause = None
+    try:
+        with _silent():
+            doomed.execute()
+    except OSError as error:
+        cause = error.strerror or "the disk refuses"
+    if cause is None and os.path.lexists(repository.repo_path):
+        cause = "permission denied"  # the one error that huggingface_hub keeps to itself
+    if cause is not None:
+        raise CannotRemove(
+            f"{name} could not be removed: {cause}", f"see who may delete {repository.repo_path}"
+        )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """huggingface_hub logs, with a traceback, what it may not delete, and goes on."""
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _repository(name: str) -> Any:
@@ -46,7 +75,7 @@ def _repository(name: str) -> Any:
         raise CannotRemove(f"{name} is in LM Studio's folders, which mull only reads", "remove it there")
     try:
         repositories = scan_cache_dir().repos
-    except (CacheNotFound, ValueError):
+    except (CacheNotFound, ValueError, OSError):
         repositories = frozenset()
     for repository in repositories:
         if repository.repo_type == "model" and repository.repo_id == name:

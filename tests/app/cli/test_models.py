@@ -130,3 +130,22 @@ def test_only_repositories_of_the_cache_can_be_removed(home: Home, stored: Path)
     assert done.returncode == 0 and "removed owner/plain" in done.stdout
     assert "owner/plain" not in listed(home) and "owner/files/small-Q8_0.gguf" in listed(home)
     assert not list((home.folder / "huggingface" / "hub").glob("models--owner--plain"))
+
+
+@pytest.mark.parametrize("error", ["PermissionError(13, 'Permission denied')", "OSError(30, 'Read-only')"])
+def test_what_the_disk_does_not_let_go_of_is_said_in_one_line(home: Home, stored: Path, error: str) -> None:
+    snapshot = put_in_cache(home.folder / "huggingface" / "hub", "owner/stays", stored)
+    tampered = home.folder / "tampered"
+    tampered.mkdir()
+    (tampered / "sitecustomize.py").write_text(
+        f"import shutil\ndef rmtree(*_, **__): raise {error}\nshutil.rmtree = rmtree\n"
+    )
+    home.environment["PYTHONPATH"] = str(tampered)
+    try:
+        done = home.run("models", "rm", "--yes", "owner/stays")
+        assert "owner/stays could not be removed" in one_line(done, 1) and not done.stdout
+        assert list(snapshot.iterdir()), "it is true"
+    finally:
+        del home.environment["PYTHONPATH"]
+        shutil.rmtree(tampered)
+        shutil.rmtree(snapshot.parents[1])
