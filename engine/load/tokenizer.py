@@ -40,7 +40,8 @@ class HubTokenizer:
         self._tokenizer.no_padding()
         self._specials = found.specials
         self.has_template = found.template is not None
-        self.chat_template = found.template or FALLBACK_TEMPLATE
+        begins = "{{ bos_token }}" if found.adds_bos else ""
+        self.chat_template = found.template or begins + FALLBACK_TEMPLATE
         self.eos_ids = found.eos_ids
         self.size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
 

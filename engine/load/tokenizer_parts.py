@@ -15,3 +15,5 @@ class TokenizerParts:
     specials: dict[str, str]
     template: str | None
     eos_ids: frozenset[int]
+    adds_bos: bool = False
+    """Every text begins with `bos_token`; a template says so itself."""

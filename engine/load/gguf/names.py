@@ -92,6 +92,12 @@ def parameters_of(header: Header) -> dict[str, Parameter]:
                 f"{header.path} has the tensor {name[:60]!r}, which a {header.architecture} has no place for",
                 "look for another conversion of this model",
             )
+        if ".experts." in target and len(tensor.shape) != 3:
+            raise ModelError(
+                f"{header.path} has the tensor {name[:60]!r} in {len(tensor.shape)} dimensions, "
+                "where the experts of a layer take 3",
+                "look for another conversion of this model",
+            )
         others = found[target].tensors if target in found else ()
         offset = family.norm_offset if "norm" in name else 0
         dense = family.scaled_embedding and name == EMBEDDING

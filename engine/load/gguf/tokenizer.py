@@ -74,6 +74,7 @@ def read_tokenizer(header: Header) -> TokenizerParts:
         {name: text for name, key in _SPECIAL.items() if (text := vocabulary.text_of(key)) is not None},
         template if isinstance(template, str) else None,
         vocabulary.ends(),
+        vocabulary.read("add_bos_token") is True,
     )
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gguf
+import gguf_files
 import pytest
-from gguf_files import write_gguf
+from gguf_files import converted, write_gguf
 from random_checkpoint import save_checkpoint
 
 from engine.load.checkpoint import inspect
@@ -136,6 +137,20 @@ def test_one_line_names_the_file_and_the_cause(tmp_path: Path, good: bytes, dama
     message = caught.value.message
     assert mention in message and str(path) in message and "\n" not in message, message
     assert peak < MEMORY
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_experts_in_another_number_of_dimensions_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dimensions: int
+) -> None:
+    folder = save_checkpoint(tmp_path, "qwen3_moe", num_hidden_layers=1)
+    tensors = converted(folder)
+    for name in ("blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight"):
+        tensors[name] = tensors[name].reshape((-1, tensors[name].shape[-1]) if dimensions == 2 else -1)
+    monkeypatch.setattr(gguf_files, "converted", lambda folder: tensors)
+    with pytest.raises(ModelError, match=f"'blk.0.ffn_gate_exps.weight' in {dimensions} dim") as caught:
+        read(write_gguf(folder, tmp_path / "model.gguf"))
+    assert "\n" not in caught.value.message
 
 
 def test_every_byte_of_a_header_may_be_wrong_without_anything_but_an_error(

@@ -212,6 +212,17 @@ def test_templates_know_the_special_tokens_that_the_file_names(tmp_path: Path) -
     assert HubTokenizer(path).render([Message("user", "aa")]) == [0, 1, 1]
 
 
+def test_without_a_template_a_prompt_begins_as_the_file_says_that_texts_do(tmp_path: Path) -> None:
+    tokens, types = ["<s>", "a", *"user: asitn"], [CONTROL, *[NORMAL] * 12]
+    begun, ids = {"bos_token_id": 0, "pre": "gpt-2"}, {}
+    for adds in (True, False, None):
+        stated = {} if adds is None else {"add_bos_token": adds}
+        own = HubTokenizer(write(tmp_path / f"{adds}.gguf", tokens, types, **begun, **stated))
+        assert not own.has_template
+        ids[adds] = own.render([Message("user", "aa")])
+    assert ids[True] == [0, *ids[False]] and ids[None] == ids[False] and 0 not in ids[False]
+
+
 def test_merges_of_tokens_that_are_not_there_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "b.gguf", ["a"], [NORMAL], merges=["a b"])
     with pytest.raises(ModelError, match="no readable tokenizer"):
