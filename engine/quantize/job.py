@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from engine.load.errors import BadSpec, DoesNotFit, ModelError
@@ -43,7 +45,7 @@ def _result(request: QuantizeRequest, emit: Emit) -> QuantizationResult:
             written = make_gptq(checkpoint, making, device, emit)
         else:
             written = make_rounded(checkpoint, making, emit)
-        others = (making.out,)
+        others = (str(Path(making.out).absolute()),)  # never a bundled model of that name
     quality = None
     if request.report:
         quality = report(request.model, others or KINDS, request.problems, device, emit)

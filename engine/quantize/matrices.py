@@ -32,7 +32,7 @@ def plain_checkpoint(model: str) -> Checkpoint:
     """A checkpoint in Hugging Face format that is not quantized yet. Raises ModelError."""
     path = locate(model)
     if path.is_file():
-        raise ModelError(f"{path} is a GGUF file", _NEXT)
+        raise ModelError(f"{path} is a GGUF file", "name the same model in Hugging Face format")
     checkpoint = inspect(path)
     if (already := checkpoint.source.quantization) is not None:
         raise ModelError(f"{path} is quantized already ({already})", "name the unquantized model")

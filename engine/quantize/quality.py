@@ -19,6 +19,10 @@ SEED = 1
 MOST_TOKENS = 400
 """A reply that has not ended by then is no answer."""
 _TOKENS_AT_ONCE = 4096
+_LOGITS_AT_ONCE = 2**27
+"""Of each of the two models: half a gigabyte in float32."""
+_LOGITS_IN_DOUBLE = 2**24
+"""Of which divergences are computed at once, in a few copies of 8 bytes each."""
 _THOUGHT_ENDS = "</think>"
 
 
@@ -64,7 +68,8 @@ def divergences(
 ) -> list[list[Divergence]]:
     """KL(original || other) of every token of the replies, given all before it; per other and text."""
     found: list[dict[int, Divergence]] = [{} for _ in others]
-    for batch in _batches(texts):
+    most = min(_TOKENS_AT_ONCE, _LOGITS_AT_ONCE // original.config.vocab_size)
+    for batch in _batches(texts, most):
         longest = max(len(texts[i].ids) for i in batch)
         ids = torch.tensor([texts[i].ids + [0] * (longest - len(texts[i].ids)) for i in batch])
         parts = {i: slice(len(texts[i].prompt) - 1, len(texts[i].ids) - 1) for i in batch}
@@ -80,17 +85,20 @@ def divergences(
 
 def _divergence(first: torch.Tensor, second: torch.Tensor) -> Divergence:
     """Of logits [tokens, vocabulary]."""
-    logs = functional.log_softmax(first.double(), -1)
-    nats = (logs.exp() * (logs - functional.log_softmax(second.double(), -1))).sum()
+    nats = 0.0
+    rows = max(1, _LOGITS_IN_DOUBLE // first.shape[-1])
+    for own, others in zip(first.split(rows), second.split(rows), strict=True):
+        logs = functional.log_softmax(own.double(), -1)
+        nats += float((logs.exp() * (logs - functional.log_softmax(others.double(), -1))).sum())
     agreed = (first.argmax(-1) == second.argmax(-1)).sum()
-    return Divergence(len(first), float(nats), int(agreed))
+    return Divergence(len(first), nats, int(agreed))
 
 
-def _batches(texts: Sequence[Text]) -> Iterator[list[int]]:
-    """Texts of like lengths, in all as many tokens as are computed at once."""
+def _batches(texts: Sequence[Text], most: int) -> Iterator[list[int]]:
+    """Texts of like lengths, up to so many tokens in all, or one text."""
     batch: list[int] = []
     for index in sorted(range(len(texts)), key=lambda index: len(texts[index].ids)):
-        if batch and (len(batch) + 1) * len(texts[index].ids) > _TOKENS_AT_ONCE:
+        if batch and (len(batch) + 1) * len(texts[index].ids) > most:
             yield batch
             batch = []
         batch.append(index)

@@ -72,6 +72,13 @@ def test_a_checkpoint_is_written_reported_on_and_answers_as_the_original(user: H
     assert user.ask("--model", "out", *question)["answer"] == user.ask(*question)["answer"]
 
 
+def test_a_folder_named_like_the_bundled_model_is_what_its_report_is_of(user: Home) -> None:
+    made = result(user.run("quantize", "tiny", "--to", "int4", "tiny", "--report", *SMALL, "--json"))
+    original, quantized = made["quality"]["rows"]
+    assert made["written"]["path"] == "tiny" and quantized["name"] == str(user.folder / "tiny")
+    assert quantized["bytes"]["value"] == made["written"]["bytes"] < original["bytes"]["value"]
+
+
 def test_a_report_needs_nothing_written_and_a_terminal_shows_a_table(user: Home) -> None:
     done = user.run("quantize", "--report", "tiny", "int8", "int4,down_proj=int8", *SMALL)
     assert done.returncode == 0, done.stderr

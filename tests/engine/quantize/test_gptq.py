@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -167,3 +168,38 @@ def test_the_error_of_a_mean_counts_texts_and_not_tokens() -> None:
     assert found.error == pytest.approx(
         0.1
     )  # of two texts at 0.1 and 0.3: their deviation by the root of two
+
+
+class Wide:
+    """A model with nothing but a large vocabulary, whose logits take no memory; keeps what it was given."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.config = SimpleNamespace(vocab_size=vocabulary)
+        self.device = torch.device("cpu")
+        self.given: list[tuple[int, ...]] = []
+
+    def __call__(self, input_ids: torch.Tensor) -> SimpleNamespace:
+        self.given.append(tuple(input_ids.shape))
+        return SimpleNamespace(logits=torch.zeros(1).expand(*input_ids.shape, self.config.vocab_size))
+
+
+def test_a_large_vocabulary_is_compared_in_smaller_batches() -> None:
+    model, other = Wide(2**22), Wide(2**22)
+    texts = [quality.Text([0] * length, [1]) for length in (99, 9, 7, 8, 9)]
+    [found] = quality.divergences(model, [other], texts, lambda _: None)
+    assert model.given == other.given == [(3, 10), (1, 10), (1, 100)]
+    assert [each.tokens for each in found] == [1] * 5 and not any(each.nats for each in found)
+
+
+def test_a_divergence_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 11, 96)
+    whole = quality._divergence(first, second)
+    logs = first.double().log_softmax(-1)
+    expected = torch.nn.functional.kl_div(
+        second.double().log_softmax(-1), logs, reduction="sum", log_target=True
+    )
+    monkeypatch.setattr(quality, "_LOGITS_IN_DOUBLE", 4 * 96)
+    parts = quality._divergence(first, second)
+    assert parts.nats == pytest.approx(float(expected)) == pytest.approx(whole.nats)
+    assert (parts.tokens, parts.agreed) == (whole.tokens, whole.agreed)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gguf_files import write_gguf
 from quantized_checkpoint import words
 from random_checkpoint import prompt, save_checkpoint
 from safetensors.torch import load_file, save_file
@@ -206,6 +207,13 @@ def test_memory_stays_near_one_shard_whatever_the_model_takes(tmp_path: Path) ->
     assert ran.returncode == 0, ran.stderr
     assert (source / "model.safetensors").stat().st_size > 300e6
     assert int(ran.stdout) < 110e6
+
+
+def test_a_gguf_file_is_refused_with_a_step_that_can_be_taken(tmp_path: Path) -> None:
+    path = write_gguf(save_checkpoint(tmp_path / "model", "llama"), tmp_path / "model.gguf")
+    with pytest.raises(ModelError, match="is a GGUF file") as caught:
+        make(path, "int4", tmp_path / "out")
+    assert "Hugging Face format" in caught.value.hint and "--quant" not in caught.value.hint
 
 
 def test_what_has_no_place_in_the_format_is_refused(tmp_path: Path) -> None:
