@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from app.errors import CommandError
 
 
 def test_every_place_is_below_the_user_s_own_folders(home: Path) -> None:
+    cache = Path(os.environ["XDG_CACHE_HOME"])
     assert locations.config_file() == home / "config" / "mull" / "config.toml"
     assert locations.profiles_directory() == home / "config" / "mull" / "profiles"
     assert locations.sessions_directory() == home / "data" / "mull" / "sessions"
-    assert locations.prompts_directory() == home / "cache" / "mull" / "prompts"
+    assert locations.prompts_directory() == cache / "mull" / "prompts"
+    assert locations.quantized_directory() == cache / "mull" / "quantized"
     assert locations.state_file() == home / "state" / "mull" / "state.json"
     assert locations.engine_log() == home / "state" / "mull" / "engine.log"
 
