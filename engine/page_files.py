@@ -38,8 +38,7 @@ class PageFolder:
         """The budget in bytes; the default counts the space that the pages themselves take as free."""
         if self.budget is not None:
             return self.budget
-        existing = next(place for place in (self.path, *self.path.parents) if place.exists())
-        return min(DEFAULT_BUDGET, (shutil.disk_usage(existing).free + held(self.path).bytes) // 10)
+        return min(DEFAULT_BUDGET, room(self.path, held(self.path).bytes) // 10)
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,12 @@ class Held:
     @property
     def bytes(self) -> int:
         return sum(entry.bytes for entry in self.pages)
+
+
+def room(folder: Path, taken: int) -> int:
+    """Bytes on a folder's disk that are free, or that it takes itself; it may be missing."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    return shutil.disk_usage(existing).free + taken
 
 
 def page_file(folder: Path, fingerprint: bytes, digest: bytes) -> Path:

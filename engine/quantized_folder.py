@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.page_files import room
+
 DEFAULT_BUDGET = 50 * 10**9
 """Bytes where none are stated, where that is at most a quarter of the free space."""
 _LEFTOVER_S = 3600.0
@@ -33,9 +35,7 @@ class QuantizedFolder:
         """The budget in bytes; the default counts the space that the weights themselves take as free."""
         if self.budget is not None:
             return self.budget
-        existing = next(place for place in (self.path, *self.path.parents) if place.exists())
-        taken = sum(kept.bytes for kept in self.kept())
-        return min(DEFAULT_BUDGET, (shutil.disk_usage(existing).free + taken) // 4)
+        return min(DEFAULT_BUDGET, room(self.path, sum(kept.bytes for kept in self.kept())) // 4)
 
     def model(self, key: str) -> Path:
         """The folder of the weights with this key, 32 hexadecimal digits; it may be missing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from engine.load.errors import ModelError
 from engine.load.gguf.config import config_of
 from engine.load.gguf.header import read_header
 from engine.load.gguf.names import parameters_of, quantization_of, stored_dtype
+from engine.load.json_file import read_json
 from engine.load.weights import Stored, check_weights
 from profiles.shape import ModelShape, UnsupportedModel, shape_from_config
 
@@ -91,17 +91,9 @@ def _folder(folder: Path) -> Contents:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{path.parent} has no config.json and no GGUF file") from error
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON", "download the file again") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{path} is not a JSON object", "download the file again")
-    return found
+    if not path.exists():
+        raise ModelError(f"{path.parent} has no config.json and no GGUF file")
+    return read_json(path)
 
 
 def _quantization(folder: Path, settings: object) -> str:

@@ -1,29 +1,22 @@
-"""From a checkpoint's folder to a model in memory: checked first, without network, pickle or foreign code.
+"""Checks a checkpoint before it is loaded: without network, pickle or foreign code.
 
-Knows transformers' loading; nothing of pages or sampling.
+Knows transformers' configurations; nothing of weights' values, pages or sampling.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from engine.load.errors import ModelError
 from engine.load.gguf.config import config_of
 from engine.load.gguf.header import read_header
 from engine.load.gguf.source import GgufSource
+from engine.load.json_file import read_json
 from engine.load.source import SafetensorsSource, Source
 from profiles.shape import ModelShape, UnsupportedModel, shape_from_config
 
-Progress = Callable[[str, int | None, int | None], None]
-"""Called with a stage, and bytes done and in total where they are known."""
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PAGED_LAYERS = {"full_attention", "sliding_attention"}
 STOCK_CACHE_FAMILIES = ("deepseek_v2", "deepseek_v3", "lfm2")
 """Families that cannot page and were found to run rightly on transformers' own cache."""
@@ -58,19 +51,6 @@ def inspect(folder: Path) -> Checkpoint:
         raise ModelError(f"{path}: {error}", _NOT_PAGED) from error
     source = GgufSource(header) if header else SafetensorsSource(folder, raw.get("quantization_config"))
     return Checkpoint(folder, config, model_class, shape, source, paged)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises ModelError."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON: {error}", "download the file again") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} is not a JSON object", "download the file again")
-    return value
 
 
 def _resolve(path: Path, raw: dict[str, Any]) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ import torch
 from engine.load.errors import BadSpec, ModelError
 from engine.load.plan import NONE, QuantPlan, plan_of
 from engine.load.quantizer import Quantize
-from engine.load.source import Source
+from engine.load.source import Source, plain_values
 from engine.nn.quantized import Kind, Quantized
 from engine.nn.rounding import round_matrix
 from engine.nn.sizes import Sizes
@@ -45,8 +45,7 @@ def choose(
     plan = plan_of(asked, tied, by)
     if asked.base != AUTO:
         return plan
-    elements = sum(math.prod(shape) for shape in source.plain.values())
-    first = _STEPS.index(preferred(profile, elements))
+    first = _STEPS.index(preferred(profile, plain_values(source)))
     for base in _STEPS[first:]:
         plan = replace(plan, base=base)
         if weight_memory(source, plan, itemsize) <= free * _ROOM:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -56,6 +57,11 @@ class Source(Protocol):
         Values that are not to stay as they are should not be `mapped`: their file's pages stay as long.
         """
         ...
+
+
+def plain_values(source: Source) -> int:
+    """How many values of a checkpoint are not quantized."""
+    return sum(math.prod(shape) for shape in source.plain.values())
 
 
 class SafetensorsSource:

@@ -9,10 +9,10 @@ from typing import Any
 
 import tokenizers
 
-from engine.load.checkpoint import read_json
 from engine.load.errors import ModelError
 from engine.load.gguf.header import read_header
 from engine.load.gguf.tokenizer import read_tokenizer
+from engine.load.json_file import read_json
 from engine.load.tokenizer_parts import TokenizerParts
 from engine.protocol import Message
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from engine.build import mull_version
-from engine.load.checkpoint import Checkpoint, read_json
+from engine.load.checkpoint import Checkpoint
 from engine.load.errors import ModelError
+from engine.load.json_file import read_json
 from engine.load.tokenizer import HubTokenizer
 from engine.protocol.quantize import Calibration, Making, Written
 from engine.quantize import layers

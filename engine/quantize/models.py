@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
 from engine.load.checkpoint import Checkpoint
-from engine.load.errors import DoesNotFit, ModelError
+from engine.load.errors import DoesNotFit
 from engine.load.model import load_model
 from engine.load.quantizer import Quantize
+from engine.load.source import plain_values
 from engine.protocol.quantize import Progress
 from engine.quantize.pace import Emit
+from engine.runtime.device import torch_device
 from engine.runtime.memory import system_memory
 
 _ROOM = 0.8
@@ -20,14 +21,9 @@ _ROOM = 0.8
 _HALF = {"F16": "fp16", "BF16": "bf16"}
 
 
-def parameters(checkpoint: Checkpoint) -> int:
-    """Values of a checkpoint that is not quantized."""
-    return sum(math.prod(shape) for shape in checkpoint.source.plain.values())
-
-
 def dtype_for(checkpoint: Checkpoint, device: str, models: int = 1) -> str:
     """fp32 where so many models of this size fit in it, else the checkpoint's own. Raises DoesNotFit."""
-    free, count = system_memory(device).free * _ROOM, parameters(checkpoint) * models
+    free, count = system_memory(device).free * _ROOM, plain_values(checkpoint.source) * models
     if 4 * count <= free:
         return "fp32"
     half = _HALF.get(checkpoint.source.dtype)
@@ -59,11 +55,4 @@ def device_of(name: str | None) -> str:
     """torch's name of a device; the first GPU, or the CPU, where none is named. Raises ModelError."""
     if name == "cpu" or (name is None and not torch.cuda.is_available()):
         return "cpu"
-    try:
-        device = torch.device(name or "cuda")
-    except RuntimeError as error:
-        raise ModelError(f"there is no device {str(name)[:40]!r}", "use cpu, cuda or cuda:N") from error
-    count = torch.cuda.device_count() if device.type == "cuda" else 0
-    if (device.index or 0) >= count:
-        raise ModelError(f"device {name} is not there: torch sees {count} CUDA devices", "use --device cpu")
-    return f"{device.type}:{device.index or 0}"
+    return torch_device(name or "cuda")

@@ -13,13 +13,14 @@ from engine.load.errors import BadSpec, ModelError
 from engine.load.locate import locate
 from engine.load.plan import KINDS, QuantPlan, plan_of
 from engine.load.quantizer import Quantize
+from engine.load.source import plain_values
 from engine.load.tokenizer import HubTokenizer
 from engine.protocol.quant import AUTO, parse_quant
 from engine.protocol.quantize import Quality, QualityRow
 from engine.protocol.receipt import derived, measured, unavailable
 from engine.quantize import quality
 from engine.quantize.matrices import BYTES, own_bytes, plain_checkpoint
-from engine.quantize.models import dtype_for, load, parameters
+from engine.quantize.models import dtype_for, load
 from engine.quantize.pace import Emit, Pace
 from engine.quantize.texts import Text, write_greedily
 
@@ -48,7 +49,7 @@ def report(model: str, others: Sequence[str], problems: int, device: str, emit: 
     first = load(original, device, emit, dtype)
     pace = Pace(emit, "writing the original's texts", problems, problems)
     texts = quality.original_texts(first, tokenizer, problems, pace.tick)
-    count = parameters(original)
+    count = plain_values(original.source)
     itself = unavailable("1", "it is the original")
     rows = [
         QualityRow(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from engine.load.checkpoint import Checkpoint, read_json
+from engine.load.checkpoint import Checkpoint
 from engine.load.errors import ModelError
+from engine.load.json_file import read_json
 from engine.load.plan import KINDS, QuantPlan
 from engine.nn.rounding import round_matrix
 from engine.protocol.quantize import Making, Written

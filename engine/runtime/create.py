@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from engine.backend import Sampler
-from engine.load.checkpoint import Checkpoint, inspect, read_json
+from engine.load.checkpoint import Checkpoint, inspect
 from engine.load.choose import described
 from engine.load.errors import DoesNotFit, ModelError
+from engine.load.json_file import read_json
 from engine.load.locate import locate, shown_name
 from engine.load.tokenizer import HubTokenizer
 from engine.page_files import PageFolder
@@ -18,6 +19,7 @@ from engine.protocol import ModelInfo, ModelSpec
 from engine.quantized_folder import QuantizedFolder
 from engine.runtime.assemble import affordable, assemble, fitting, longest_context
 from engine.runtime.create_draft import OFF, inspect_draft, speculation
+from engine.runtime.device import torch_device
 from engine.runtime.fingerprint import fingerprint
 from engine.runtime.local import LocalBackend
 from engine.runtime.memory import system_memory
@@ -53,7 +55,7 @@ def create(
     on_progress("checking the model", None, None)
     folder = locate(spec.model)
     checkpoint = inspect(folder)
-    device = _device(spec.device or settings.device)
+    device = torch_device(spec.device or settings.device)
     small = sum(checkpoint.source.sizes.values()) < SMALL_BYTES
     threads = spec.threads or (1 if small else settings.threads)
     torch.set_num_threads(threads)
@@ -143,20 +145,6 @@ def _refuse_for_stock_cache(spec: ModelSpec, checkpoint: Checkpoint) -> None:
                 f"{checkpoint.config.model_type} runs on transformers' own cache, without {what}",
                 "leave that option out, or use another model",
             )
-
-
-def _device(name: str) -> str:
-    """torch's name of a device that is there. Raises ModelError."""
-    if name == "cpu":
-        return name
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ModelError(f"there is no device {name[:40]!r}", "use cpu, cuda or cuda:N") from error
-    count = torch.cuda.device_count() if device.type == "cuda" else 0
-    if (device.index or 0) >= count:
-        raise ModelError(f"device {name} is not there: torch sees {count} CUDA devices", "use --device cpu")
-    return f"{device.type}:{device.index or 0}"
 
 
 def _context(spec: ModelSpec, checkpoint: Checkpoint, affordable: int, token_bytes: float) -> int:

@@ -26,13 +26,14 @@ from gguf.quants import dequantize, quantize
 from engine.load.checkpoint import Checkpoint, inspect
 from engine.load.choose import quantize_by, weight_memory
 from engine.load.plan import KINDS, QuantPlan
+from engine.load.source import plain_values
 from engine.load.tokenizer import HubTokenizer
 from engine.protocol import Message
 from engine.protocol.quantize import Making
 from engine.quantize import quality
 from engine.quantize.gptq import make_gptq
 from engine.quantize.matrices import BYTES, own_bytes, plain_checkpoint
-from engine.quantize.models import load, parameters
+from engine.quantize.models import load
 from engine.quantize.quality import Divergence
 from engine.quantize.texts import write_greedily
 from engine.tasks.registry import sample_any
@@ -118,7 +119,7 @@ def main() -> None:
             of_model += part
         done += len(asked)
     by_name = dict(zip(models, found, strict=True))
-    count = parameters(checkpoint)
+    count = plain_values(checkpoint.source)
     rows = {}
     for name, of_model in by_name.items():
         kl = quality.mean(of_model, [each.nats for each in of_model])
