@@ -44,8 +44,8 @@ class Ladder:
         """Tokens per forward, since one failed."""
         self._succeeded = 0
         """Forwards in a row."""
-        self._starved: Work | None = None
-        """It found no pages, whoever began later having given way."""
+        self._latest: int | None = None
+        """Who began after this waits: one found no pages, whoever began later having given way."""
 
     def watch(self, sequence: Sequence) -> None:
         """A sequence that may be pre-empted. On the engine's thread, as all here."""
@@ -58,9 +58,9 @@ class Ladder:
 
     def may_run(self, works: list[Work]) -> list[Work]:
         """Those who need not wait for one that began before them; what is still there of them is taken."""
-        starved = self._starved
-        if starved is not None and starved in works:
-            works = [work for work in works if work.sequence.born <= starved.sequence.born]
+        latest = self._latest
+        if latest is not None:
+            works = [work for work in works if _born(work) <= latest] or works
         for work in works:
             sequence = work.sequence
             if sequence.seen and not sequence.table and not sequence.closed:
@@ -75,7 +75,7 @@ class Ladder:
         """The rows for which pages could be had; the pages are reserved. Who has to end leaves `works`."""
         fitting: list[tuple[Work, Row]] = []
         given_way: set[Sequence] = set()
-        self._starved = None
+        starved = None
         for work, row in sorted(rows, key=lambda pair: pair[0].sequence.born):
             if work not in works or work.sequence in given_way:
                 continue
@@ -84,10 +84,12 @@ class Ladder:
             if found is not None:
                 fitting.append((work, found))
             elif work in works:
-                self._starved = work
+                starved = work
                 break
-        if self._starved is not None and not fitting and self._starved is _first(works):
-            self.end(self._starved, works)
+        if starved is not None and not fitting and starved is _first(works):
+            self.end(starved, works)
+        # where nobody got on, the starved one took the place of one who began before it
+        self._latest = None if starved is None else _born(starved) if fitting else _born(starved) - 1
         return [(work, row) for work, row in fitting if work in works]
 
     def end(self, work: Work, works: list[Work]) -> None:

@@ -419,3 +419,23 @@ async def test_one_that_is_too_long_does_not_take_the_others_along(small: Small,
     assert nodes[0].account.degradations[-1] in (EARLY, FULL)
     for text, prompt_, count in zip(others, ids[1:], (40, 60), strict=True):
         assert (text.reason, text.ids) == ("limit", await told(prompt_, count))
+
+
+async def test_who_began_first_goes_on_though_a_later_one_takes_every_token_and_finds_no_page(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forwards held down to one token: the later text takes it, as a prompt to be recomputed is longer."""
+    backend = small(4)
+    heard = listen(backend, monkeypatch)
+    early = await backend.prefill(prompt(2 * PAGE - 8, seed=61), Lease(0))
+    late = await backend.prefill(prompt(PAGE, seed=62), Lease(0))
+    filling = await backend.extend(late, "answer", Lease(2 * PAGE), GREEDY)  # early has given way
+    assert filling.reason == "limit" and early.account.degradations
+    backend._scheduler.ladder._most = 1
+    async with held(backend):
+        both = [
+            asyncio.create_task(backend.extend(node, "answer", Lease(8), GREEDY)) for node in (late, early)
+        ]
+    texts = await asyncio.wait_for(asyncio.gather(*both), WAIT_S)
+    assert [text.reason for text in texts] == ["limit", "limit"]
+    assert not heard.broken
