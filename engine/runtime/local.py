@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import transformers
@@ -274,7 +274,7 @@ class LocalBackend:
             return cast(Result, await asyncio.shield(future))
         except asyncio.CancelledError:
             job.abandoned = True
-            await asyncio.wait([future])
+            await _ended(future)
             raise
 
     async def _call(self, function: Callable[[], Result]) -> Result:
@@ -283,7 +283,7 @@ class LocalBackend:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            await asyncio.wait([future])
+            await _ended(future)
             raise
 
     async def _forks(self, make: Callable[[], list[sequences.Sequence]]) -> list[sequences.Sequence]:
@@ -322,3 +322,10 @@ class LocalBackend:
     def _check_fits(self, tokens: int) -> None:
         if tokens > self.info.context:
             raise OutOfContext(tokens, self.info.context)
+
+
+async def _ended(future: asyncio.Future[Any]) -> None:
+    """Wait for what the engine's thread is about to end, however often the waiting task is cancelled."""
+    while not future.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([future])

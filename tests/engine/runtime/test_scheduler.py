@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forwards import WAIT_S, Forwards, held, listen, live, until
+from forwards import WAIT_S, Forwards, Hold, held, listen, live, submitted, until
 from random_checkpoint import prompt
 
 from engine.backend import Extension, Lease, Node, Sampler, Watch
@@ -263,6 +263,23 @@ async def test_a_cancelled_task_leaves_nothing_behind(small: Small, monkeypatch:
     assert await told(backend, node, 4) == tuple((await _alone(small, [*prompt(100)], 7))[3:]), (
         "and goes on as if nothing had been"
     )
+
+
+async def test_a_task_cancelled_twice_is_over_only_when_its_work_is(small: Small) -> None:
+    """So that whoever cancelled may go on with the node at once."""
+    backend = small(ENOUGH)
+    node = await backend.prefill(prompt(100), Lease(0))
+    hold = Hold(backend)
+    task = asyncio.create_task(backend.extend(node, "answer", Lease(900), GREEDY))
+    await submitted()
+    for _ in range(2):
+        task.cancel()
+        await submitted()
+    assert not task.done()
+    hold.release()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, WAIT_S)
+    assert (await backend.extend(node, "answer", Lease(3), GREEDY)).reason == "limit"
 
 
 async def _alone(small: Small, ids: list[int], count: int) -> list[int]:
