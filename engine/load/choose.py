@@ -87,8 +87,9 @@ def quantize_by(plan: QuantPlan) -> Quantize:
     """What loading does to each matrix by a plan."""
 
     def quantize(name: str, values: torch.Tensor) -> Quantized | None:
-        kind = plan.kind(name, tuple(values.shape))
-        return round_matrix(values, kind) if kind else None
+        shape = tuple(values.shape)
+        kind = plan.kind(name, shape)
+        return round_matrix(values, kind, plan.group(name, shape)) if kind else None
 
     return quantize
 

@@ -16,7 +16,7 @@ from engine.nn.quantized import Kind, Quantized, pack_u4
 
 GROUPS = {"u4": 32, "s8": 32}
 """Inputs per scale: 4.5 and 8.5 bits per weight with their float16 scales."""
-METHOD = "ends-2"
+METHOD = "ends-3"
 """Names what is done here, for what was kept of it: another name where codes or scales become others."""
 _ENDS = {
     4: tuple(side * end for side in (1, -1) for end in (0.75, 0.85, 0.95, 1.05)),
@@ -39,14 +39,17 @@ def can_round(kind: Kind, inputs: int) -> bool:
     return kind == "f8" or inputs % GROUPS[kind] == 0
 
 
-def round_matrix(values: torch.Tensor, kind: Kind) -> Quantized:
-    """A matrix [..., out, in] in few bits; see `can_round`. Values that are not finite raise ValueError."""
+def round_matrix(values: torch.Tensor, kind: Kind, group: int | None = None) -> Quantized:
+    """A matrix [..., out, in] in few bits; see `can_round`. Values that are not finite raise ValueError.
+
+    `group`: inputs per scale, where they are not GROUPS'; float8 has one for all.
+    """
     if not bool(torch.isfinite(values).all()):
         raise ValueError("it has values that are not finite numbers")
     values = values.contiguous()
     if kind == "f8":
         return _to_f8(values)
-    group = GROUPS[kind]
+    group = group or GROUPS[kind]
     rows = values.reshape(-1, group)
     step = max(1, _CHUNK // group) if values.device.type == "cpu" else 16 * _CHUNK // group
     searched = [_round(part.float(), kind) for part in rows.split(step)]

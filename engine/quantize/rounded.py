@@ -38,7 +38,7 @@ def make_rounded(checkpoint: Checkpoint, making: Making, emit: Emit) -> Written:
                 continue
             module = name.removesuffix(".weight")
             try:
-                matrix = round_matrix(values, matrices.kinds[module])
+                matrix = round_matrix(values, matrices.kinds[module], plan.group(name, shapes[name]))
             except ValueError as error:
                 raise ModelError(f"{checkpoint.folder}: {module} cannot be quantized: {error}") from error
             rules[module] = rule_of(matrix)

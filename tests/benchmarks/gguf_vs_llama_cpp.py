@@ -41,8 +41,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "gemma3_text": {"tie_word_embeddings": True, "query_pre_attn_scalar": 64, **SIX_LAYERS},
     "qwen3_moe": {"norm_topk_prob": True, "moe_intermediate_size": 256},
 }
-MIXTURES = {"Q4_K_M": 15, "Q5_K_M": 17}
-"""llama.cpp's numbers for them, as `LLAMA_FTYPE_MOSTLY_Q4_K_M`."""
+MIXTURES = {"q4_0": 2, "q8_0": 7, "Q4_K_M": 15, "Q5_K_M": 17}
+"""llama.cpp's numbers for what it makes of a whole model, as `LLAMA_FTYPE_MOSTLY_Q4_K_M`."""
 
 EVALUATE = """
 import json, sys

@@ -1,10 +1,9 @@
-"""How near quantized models come to the original: python tests/benchmarks/quantization_quality.py.
+"""How near quantized models come to the original: python tests/benchmarks/quantization_quality.py PYTHON.
 
 Mean KL divergence over the original's greedy texts on held-out problems, of `--quant int8` and `int4`, of
-GPTQ checkpoints made here, and of llama.cpp's q8_0 and q4_0, whose values the `gguf` package's own quantizers
-give. As llama.cpp does, these quantize the embedding too where the head is tied to it: q4_0 takes Q6_K for
-that, which `gguf` cannot make; here it has Q8_0, nearer to the original and larger. Differences are paired by
-text.
+GPTQ checkpoints made here, and of the same model quantized by llama.cpp itself to q8_0 and q4_0, read from
+its files. PYTHON is an interpreter that has llama-cpp-python, which need not be this one. Differences are
+paired by text.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import argparse
 import json
 import math
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,8 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gguf import GGMLQuantizationType as Type
-from gguf.quants import dequantize, quantize
+from gguf import GGUFReader
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from gguf_files import write_gguf
+from gguf_vs_llama_cpp import MIXTURES, QUANTIZE, peer
 
 from engine.load.checkpoint import Checkpoint, inspect
 from engine.load.choose import quantize_by, weight_memory
@@ -38,23 +41,16 @@ from engine.quantize.quality import Divergence
 from engine.quantize.texts import write_greedily
 from engine.tasks.registry import sample_any
 
-BLOCK_BYTES = {Type.Q8_0: 34, Type.Q4_0: 18}
-BLOCK = 32
 AT_ONCE = 256
 
 
-def emulated(checkpoint: Checkpoint, layers: Type, head: Type) -> tuple[Any, float]:
-    """The model with the values of llama.cpp's types, and its bytes."""
-    model = load(checkpoint, "cpu", lambda _: None, "fp32")
-    nbytes = 0.0
-    for name, parameter in model.named_parameters():
-        if parameter.dim() < 2:
-            nbytes += 4 * parameter.numel()
-            continue
-        kind = head if "embed_tokens" in name or "lm_head" in name else layers
-        parameter.data = torch.from_numpy(dequantize(quantize(parameter.numpy(), kind), kind))
-        nbytes += parameter.numel() * BLOCK_BYTES[kind] / BLOCK
-    return model, nbytes
+def by_llama_cpp(python: str, unquantized: Path, kind: str) -> tuple[Any, float]:
+    """The model as llama.cpp quantizes it, and the bytes of its tensors."""
+    path = unquantized.with_name(f"{kind}.gguf")
+    peer(python, QUANTIZE, str(unquantized), str(path), str(MIXTURES[kind]))
+    return load(inspect(path), "cpu", lambda _: None, "fp32"), sum(
+        int(tensor.n_bytes) for tensor in GGUFReader(path).tensors
+    )
 
 
 def ours(checkpoint: Checkpoint, name: str) -> tuple[Any, float]:
@@ -89,6 +85,7 @@ def paired(one: Sequence[Divergence], other: Sequence[Divergence]) -> dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("python", metavar="PYTHON", help="an interpreter with llama-cpp-python")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--problems", type=int, default=5000)
     parser.add_argument("--threads", type=int, default=1)
@@ -99,14 +96,16 @@ def main() -> None:
     checkpoint = plain_checkpoint(options.model)
     tokenizer = HubTokenizer(checkpoint.folder)
     original = load(checkpoint, "cpu", lambda _: None, "fp32")
-    models = {
-        "int8": ours(checkpoint, "int8"),
-        "q8_0": emulated(checkpoint, Type.Q8_0, Type.Q8_0),
-        "int4": ours(checkpoint, "int4"),
-        "q4_0": emulated(checkpoint, Type.Q4_0, Type.Q8_0),
-        "gptq g32": gptq(checkpoint, 32),
-        "gptq g128": gptq(checkpoint, 128),
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        unquantized = write_gguf(checkpoint.folder, Path(folder) / "f32.gguf")
+        models = {
+            "int8": ours(checkpoint, "int8"),
+            "q8_0": by_llama_cpp(options.python, unquantized, "q8_0"),
+            "int4": ours(checkpoint, "int4"),
+            "q4_0": by_llama_cpp(options.python, unquantized, "q4_0"),
+            "gptq g32": gptq(checkpoint, 32),
+            "gptq g128": gptq(checkpoint, 128),
+        }
     questions = distinct_questions(options.problems)
     prompts = [tokenizer.render([Message("user", text)], enable_thinking=True) for text in questions]
     found: list[list[Divergence]] = [[] for _ in models]

@@ -31,9 +31,9 @@ class Loader:
         self.stages: list[str] = []
         original = rounding.round_matrix
 
-        def counted(values: torch.Tensor, kind: Any) -> Any:
+        def counted(*given: Any) -> Any:
             self.rounded += 1
-            return original(values, kind)
+            return original(*given)
 
         monkeypatch.setattr("engine.load.choose.round_matrix", counted)
 

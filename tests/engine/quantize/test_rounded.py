@@ -61,13 +61,22 @@ def test_a_checkpoint_reads_back_as_the_same_model_quantized_while_it_is_loaded(
     assert torch.equal(logits(tmp_path / "out"), logits(source, quantize=quantize_by(plan)))
 
 
-@pytest.mark.parametrize(("to", "bits"), [("int4", 4), ("int8", 8)])
-def test_codes_are_packed_as_the_format_describes(tmp_path: Path, to: str, bits: int) -> None:
+@pytest.mark.parametrize(
+    ("to", "bits", "name", "group"),
+    [
+        ("int4", 4, "mlp.down_proj", 64),
+        ("int4", 4, "self_attn.o_proj", 32),
+        ("int8", 8, "mlp.down_proj", 32),
+    ],
+)
+def test_codes_are_packed_as_the_format_describes(
+    tmp_path: Path, to: str, bits: int, name: str, group: int
+) -> None:
     source = save_checkpoint(tmp_path / "model", "llama")
     written = make(source, to, tmp_path / "out")
-    name = "model.layers.1.mlp.down_proj"
+    name = f"model.layers.1.{name}"
     tensors, plain = load_file(tmp_path / "out/model.safetensors"), load_file(source / "model.safetensors")
-    rounded = round_matrix(plain[f"{name}.weight"], KINDS[to])
+    rounded = round_matrix(plain[f"{name}.weight"], KINDS[to], group)
     scales = rounded.scales.float().repeat_interleave(rounded.group, 1)
     codes = (rounded.dequantize() / scales).round().long() + 2 ** (bits - 1)
     assert np.array_equal(tensors[f"{name}.weight_packed"].numpy(), words(codes.numpy(), bits))
@@ -77,11 +86,16 @@ def test_codes_are_packed_as_the_format_describes(tmp_path: Path, to: str, bits:
     assert written.bytes == sum(tensor.nbytes for tensor in tensors.values())
 
 
-def test_the_head_has_eight_bits_by_a_group_of_its_own(tmp_path: Path) -> None:
+def test_the_head_has_eight_bits_and_the_feed_forward_wide_groups(tmp_path: Path) -> None:
     make(save_checkpoint(tmp_path / "model", "llama"), "int4", tmp_path / "out")
     groups = settings(tmp_path / "out")["config_groups"].values()
-    found = {group["weights"]["num_bits"]: group["targets"] for group in groups}
-    assert found == {4: ["Linear"], 8: ["lm_head"]}
+    found = {
+        (group["weights"]["num_bits"], group["weights"]["group_size"]): group["targets"] for group in groups
+    }
+    feed_forward = [
+        f"model.layers.{layer}.mlp.{name}_proj" for layer in range(4) for name in ("down", "gate", "up")
+    ]
+    assert found == {(4, 32): ["Linear"], (4, 64): feed_forward, (8, 32): ["lm_head"]}
     assert settings(tmp_path / "out")["ignore"] == []
 
 
