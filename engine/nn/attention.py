@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,11 +71,13 @@ def attend(
         return _segment(step.segments[0], layer, query, key, value, scores)
     length = query.shape[2]
     out = query.new_empty(1, length, query.shape[1], value.shape[-1])
-    groups, alone = step.shared()
-    if scores.window is not None or not scores.plain or query.device.type != "cpu":
-        groups, alone = [], range(len(step.segments))
-    for group in groups:
-        _shared_prefix(group, step.pool, layer, query, out, scores.scale)
+    alone: Sequence[int] = range(len(step.segments))
+    if scores.window is None and scores.plain and query.device.type == "cpu":
+        for group in step.shared()[0]:
+            _shared_prefix(group, step.pool, layer, query, out, scores.scale)
+        groups, alone = step.alike(query)
+        for group in groups:
+            _at_once(group, step.pool, layer, query, out, scores.scale)
     begins = step.begins()
     for index in alone:
         segment, begin = step.segments[index], begins[index]
@@ -149,6 +152,21 @@ def _shared_prefix(
     tail, tail_sum = torch.cat([part for part, _ in tails]), torch.cat([part for _, part in tails])
     share = torch.sigmoid(prefix_sum - tail_sum).unsqueeze(-1).to(tail.dtype)
     out[0, group.rows] = torch.lerp(tail, prefix, share).reshape(rows, -1, width)
+
+
+def _at_once(group: Any, pool: Any, layer: int, query: torch.Tensor, out: torch.Tensor, scale: float) -> None:
+    """Rows of one token that hold as many pages each: one product for all of them."""
+    rows, longest, width = len(group.rows), group.mask.shape[-1], query.shape[-1]
+
+    def of_rows(slots: torch.Tensor) -> torch.Tensor:
+        """[rows, kv_heads, keys, width] of what was read, [1, kv_heads, slots, width]."""
+        return slots[0].unflatten(1, (rows, -1)).transpose(0, 1)[:, :, :longest]
+
+    keys, values = map(of_rows, pool.storage.read_pages(layer, group.pages, slice(None)))
+    # heads that share keys become the rows of one query: each key is read once
+    own = query[0].transpose(0, 1).index_select(0, group.rows).view(rows, keys.shape[1], -1, width)
+    found = scaled_dot_product_attention(own, keys, values, group.mask, scale=scale)
+    out[0].index_copy_(0, group.rows, found.reshape(rows, -1, found.shape[-1]))
 
 
 def _with_sums(

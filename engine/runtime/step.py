@@ -16,6 +16,11 @@ SHARED_PAGES = 2
 """Pages that several rows must have in common for attention to read them once for all: fewer do not pay."""
 
 
+ALIKE = 4
+"""Rows from which on, and pages up to which, attention over all of them at once is quicker than row by row:
+it copies what they have in the cache, and computes the rest of their last page in vain."""
+
+
 class Interrupted(Exception):
     """The forward was given up between two layers; no sequence has changed."""
 
@@ -91,6 +96,19 @@ class Shared:
     tails: list[Segment]
 
 
+@dataclass(frozen=True)
+class Alike:
+    """Segments of one token whose sequences hold as many pages, for attention to all of them at once.
+
+    `rows` are the tokens' indices in the step, `pages` the tables one after another, and `mask` hides what
+    is not theirs of the keys from the first to the longest's last, [rows, 1, 1, keys].
+    """
+
+    rows: torch.Tensor
+    pages: torch.Tensor
+    mask: torch.Tensor
+
+
 class Step:
     """Segments packed into one row of `length` tokens.
 
@@ -112,6 +130,7 @@ class Step:
         self._slots: torch.Tensor | None = None
         self._positions: torch.Tensor | None = None
         self._shared: tuple[list[Shared], list[int]] | None = None
+        self._alike: tuple[list[Alike], list[int]] | None = None
 
     def begins(self) -> list[int]:
         """The index of each segment's first token, and the number of all tokens."""
@@ -149,6 +168,37 @@ class Step:
         if self._shared is None:
             self._shared = self._grouped()
         return self._shared
+
+    def alike(self, like: torch.Tensor) -> tuple[list[Alike], list[int]]:
+        """Of the segments that share nothing: groups of few pages each, with masks in the dtype of `like`,
+        and the indices of the segments in no group.
+        """
+        if self._alike is None:
+            self._alike = self._of_a_kind(like)
+        return self._alike
+
+    def _of_a_kind(self, like: torch.Tensor) -> tuple[list[Alike], list[int]]:
+        by_pages: dict[int, list[int]] = {}
+        rest = []
+        for index in self.shared()[1]:
+            segment = self.segments[index]
+            if segment.length == 1 and len(segment.table) <= ALIKE and not self.exact:
+                by_pages.setdefault(len(segment.table), []).append(index)
+            else:
+                rest.append(index)
+        begins, groups = self.begins(), []
+        for rows in by_pages.values():
+            if len(rows) < ALIKE:
+                rest += rows
+                continue
+            totals = torch.tensor([self.segments[row].total for row in rows], device=like.device)
+            hidden = torch.arange(int(totals.max()), device=like.device) >= totals[:, None]
+            mask = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
+            mask.masked_fill_(hidden, float("-inf"))
+            pages = torch.tensor([self.segments[row].table for row in rows], device=like.device).flatten()
+            tokens = torch.tensor([begins[row] for row in rows], device=like.device)
+            groups.append(Alike(tokens, pages, mask[:, None, None]))
+        return groups, rest
 
     def _grouped(self) -> tuple[list[Shared], list[int]]:
         begins = self.begins()
