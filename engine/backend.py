@@ -282,13 +282,15 @@ class Backend(Protocol):
         wind_down: WindDown | None = None,
         watch: bool = False,
         guess: bool = True,
+        live: bool = True,
         on_tokens: Callable[[tuple[int, ...]], None] | None = None,
     ) -> Extension:
         """Sample onto the node until a stop id, the lease or the context ends it.
 
         An id in `stop` ends it and is dropped; one in `keep` ends it and stays on the node, pending. The
         sampled tokens have the phase's kind. `on_tokens` gets them in order, in chunks, before this
-        returns; an id that ended it is not among them. Without `guess`, each token has a forward of its own.
+        returns; an id that ended it is not among them; unless `live`, all but the first come at the end.
+        Without `guess`, each token has a forward of its own.
         """
         ...
 

@@ -14,6 +14,9 @@ AT_ONCE = 8
 """Answers that run together. A forward reads the weights once for all of them, so that where reading is the
 limit several take little longer than one; but each holds pages of the cache, and beyond a few the arithmetic
 becomes the limit. Where that is on a machine, `mull speed --batch N` shows."""
+BULK = 8
+"""Answers in bulk that take the place of one: what counts with them is how many end in an hour, so that 64
+run together, as many as decode in one forward."""
 TURN = 8
 """Jobs that a group may still begin once another group waits: one batch, so that going back and forth
 between two models does not load one of them for each answer."""
@@ -35,6 +38,11 @@ class Work(Protocol):
         """It ends at once where its group runs already, and so takes none of the places."""
         ...
 
+    @property
+    def bulk(self) -> bool:
+        """It takes a part of a place."""
+        ...
+
 
 J = TypeVar("J", bound=Work)
 
@@ -45,8 +53,8 @@ class _Turn(Generic[J]):
 
     group: Hashable
     lines: dict[Hashable, deque[J]] = field(default_factory=dict)
-    left: int = TURN
-    """Jobs that may still begin in this turn while another waits."""
+    left: int = TURN * BULK
+    """Parts of places that may still be taken in this turn while another waits."""
 
     def __contains__(self, job: J) -> bool:
         return job in self.lines.get(job.client, ())
@@ -104,7 +112,8 @@ class _Order(Generic[J]):
                 for client, line in ended.lines.items():
                     line.extend(later.lines.pop(client, ()))
                 later.lines = {**ended.lines, **later.lines}
-        turn.left -= len(self.turns) > 1
+        if len(self.turns) > 1:
+            turn.left -= max(1, _parts(turn.first()))
         turn.begin()
 
     def remove(self, job: J) -> bool:
@@ -128,7 +137,7 @@ class _Order(Generic[J]):
     def _next(self) -> _Turn[J] | None:
         """The turn from which the next job comes: the running one while it may go on, else the one after."""
         running, *waiting = self.turns
-        if running.lines and (running.left or not waiting):
+        if running.lines and (running.left > 0 or not waiting):
             return running
         return waiting[0] if waiting else None
 
@@ -142,7 +151,7 @@ class Desk(Generic[J]):
 
     def __init__(self, at_once: int = AT_ONCE) -> None:
         self.running: list[J] = []
-        self._at_once = at_once
+        self._parts = at_once * BULK
         self._order: _Order[J] = _Order()
 
     @property
@@ -179,19 +188,31 @@ class Desk(Generic[J]):
         to end before it does."""
         order = self._order.copy()
         group = self.running[0].group if self.running else None
-        ended, together = 0, self._busy
+        ended, together = 0, [job for job in self.running if not job.brief]
+        gone, busy = 0, self._busy
         while (job := order.first()) is not None:
             order.begin()
             if job.group != group:
-                group, ended, together = job.group, ended + together, 0
-            together += not job.brief
-            yield job, ended + max(0, together - self._at_once)
+                group, ended, together, gone, busy = job.group, ended + len(together), [], 0, 0
+            if not job.brief:
+                while busy >= self._parts:
+                    busy -= _parts(together[gone])
+                    gone += 1
+                together.append(job)
+                busy += _parts(job)
+            yield job, ended + gone
 
     def _may_begin(self, job: J) -> bool:
         if not self.running:
             return True
-        return job.group == self.running[0].group and (job.brief or self._busy < self._at_once)
+        return job.group == self.running[0].group and (job.brief or self._busy < self._parts)
 
     @property
     def _busy(self) -> int:
-        return sum(not job.brief for job in self.running)
+        """Parts of places that are taken."""
+        return sum(map(_parts, self.running))
+
+
+def _parts(job: Work) -> int:
+    """Parts of a place that a job takes."""
+    return 0 if job.brief else 1 if job.bulk else BULK

@@ -81,6 +81,11 @@ class Job:
         """Where the model is there already, to load it is to say so."""
         return self.request is None
 
+    @property
+    def bulk(self) -> bool:
+        """Several such take the place of one."""
+        return isinstance(self.request, AnswerRequest) and self.request.bulk
+
     def tell(self, event: Event | SpeedEvent) -> None:
         self.client.send(EventFrame(self.id, event))
 

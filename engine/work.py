@@ -11,9 +11,10 @@ from engine.jobs import Job
 from engine.load.errors import BadSpec, DoesNotFit, ModelError
 from engine.loaded import LoadedModel
 from engine.meter.receipt import Clock
-from engine.protocol import AnswerRequest, Failed, Finished, Loaded, Loading
+from engine.protocol import AnswerRequest, Failed, Finished, Loaded, Loading, MethodInfo
 from engine.protocol.speed import Measured, SpeedRequest
 from engine.speed import Stop, Stopped, measure
+from engine.thinking.methods import METHODS
 from engine.thinking.run import Steering, UsageError, answer
 
 log = logging.getLogger("mull.engine")
@@ -26,7 +27,8 @@ async def work(job: Job, model: LoadedModel, tell_loading: Callable[[Loading], N
 
     load_s = model.seconds_since(job.accepted_ns)
     if waited or job.request is None:
-        job.tell(Loaded(model=backend.info, seconds=load_s))
+        methods = tuple(MethodInfo(method.name, method.thinks) for method in METHODS.values())
+        job.tell(Loaded(model=backend.info, seconds=load_s, methods=methods))
     try:
         match job.request, job.steering:
             case AnswerRequest() as request, Steering() as steering:

@@ -81,6 +81,9 @@ class AnswerRequest(Struct, frozen=True, kw_only=True):
     """Say how sure the model was; takes a little time per token."""
     overflow: Overflow = "stop"
     summary: Summary | None = None
+    bulk: bool = False
+    """One of many that nobody watches: only its end is told, more such run at once, and what its prompt was
+    computed to is not kept."""
 
 
 # Controls: what may be said to an answer while it runs.
@@ -135,6 +138,9 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Name of the thinking format, or None where the model has none."""
     think_steps: tuple[int, ...]
     """Useful thinking caps in tokens, ascending: the dial's steps between off and max."""
+    fingerprint: str = ""
+    """Names the configuration, the weights, what computes and the versions of that: where it is equal, the
+    same request gives the same answer (to the bit only where the engine is deterministic)."""
 
 
 class Loading(Struct, frozen=True, kw_only=True, tag="loading"):
@@ -145,11 +151,19 @@ class Loading(Struct, frozen=True, kw_only=True, tag="loading"):
     total: int | None = None
 
 
+class MethodInfo(Struct, frozen=True):
+    """A way to answer that the engine knows. One that `thinks` needs a thinking budget."""
+
+    name: str
+    thinks: bool
+
+
 class Loaded(Struct, frozen=True, kw_only=True, tag="loaded"):
     """The model is in memory."""
 
     model: ModelInfo
     seconds: float
+    methods: tuple[MethodInfo, ...] = ()
 
 
 class Queued(Struct, frozen=True, kw_only=True, tag="queued"):

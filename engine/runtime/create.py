@@ -98,6 +98,7 @@ def create(
         f"{threads}t",
     ]
     kernel_class = "-".join(arithmetic)
+    named = fingerprint(checkpoint, plan, kernel_class)
     return LocalBackend(
         info=ModelInfo(
             name=shown_name(spec.model, folder),
@@ -117,6 +118,7 @@ def create(
             threads=threads,
             thinking_format=thinking_format,
             think_steps=tuple(step for step in think_steps if step < context),
+            fingerprint=named.hex(),
         ),
         shape=loaded.shape,
         profile=profile,
@@ -125,11 +127,7 @@ def create(
         kernel_class=kernel_class,
         runner=loaded.runner,
         speculation=speculation(spec, draft, loaded, profile, settings.dtype, device, on_progress),
-        store=(
-            open_store(prompts, fingerprint(checkpoint, plan, kernel_class), loaded.paged.pool)
-            if prompts and loaded.paged
-            else None
-        ),
+        store=(open_store(prompts, named, loaded.paged.pool) if prompts and loaded.paged else None),
     )
 
 

@@ -19,10 +19,13 @@ class Job:
 
 
 class TokenDelivery:
-    """Collects tokens and hands them on in chunks: the first at once, the rest at most every INTERVAL."""
+    """Collects tokens and hands them on in chunks: the first at once, the rest at most every `interval` s."""
 
-    def __init__(self, job: Job, callback: Callable[[tuple[int, ...]], None] | None) -> None:
+    def __init__(
+        self, job: Job, callback: Callable[[tuple[int, ...]], None] | None, interval: float = INTERVAL
+    ) -> None:
         self._job = job
+        self._interval = interval
         self._callback = callback
         self._waiting: list[int] = []
         self._next = 0.0
@@ -34,7 +37,7 @@ class TokenDelivery:
         self._waiting.append(token)
         now = time.monotonic()
         if now >= self._next:
-            self._next = now + INTERVAL
+            self._next = now + self._interval
             self.flush()
 
     def flush(self) -> None:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from math import inf
 from typing import Any, TypeVar, cast
 
 import torch
@@ -29,7 +30,7 @@ from engine.backend import (
 from engine.protocol import IgnoredFiles, ModelInfo, Phase, PromptStoreState
 from engine.runtime import limits, primitives
 from engine.runtime import sequence as sequences
-from engine.runtime.delivery import Job, TokenDelivery
+from engine.runtime.delivery import INTERVAL, Job, TokenDelivery
 from engine.runtime.memory import system_memory
 from engine.runtime.pages import PAGE
 from engine.runtime.pool import Pool
@@ -124,11 +125,12 @@ class LocalBackend:
         wind_down: WindDown | None = None,
         watch: bool = False,
         guess: bool = True,
+        live: bool = True,
         on_tokens: Callable[[tuple[int, ...]], None] | None = None,
     ) -> Extension:
         """Sample onto the node; see `engine.backend.Backend.extend`."""
         sequence, job = cast(sequences.Sequence, node), Job()
-        delivery = TokenDelivery(job, on_tokens)
+        delivery = TokenDelivery(job, on_tokens, INTERVAL if live else inf)
         rules = Rules(stop, keep, banned, wind_down)
         watcher = Watcher() if watch else None
         sampling = Sampling(phase, lease, sampler, rules, delivery.add, watcher)

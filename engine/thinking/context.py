@@ -43,6 +43,8 @@ class Context:
     ended_by: Literal["stop", "length"] = "stop"
     node: Node | None = None
     watch: bool = False
+    live: bool = True
+    """Somebody sees the tokens as they come."""
     watched: list[Watch] = field(default_factory=list)
     _blank: int = 0
     _streams: dict[Phase, TextStream] = field(default_factory=dict)
@@ -79,6 +81,7 @@ class Context:
             banned=frozenset({style.start}),
             wind_down=WindDown(style.end, self.backend.tokenizer.sentence_ends()),
             watch=self.watch,
+            live=self.live,
             on_tokens=self._hear_thought,
         )
         self.watched += extension.watched
@@ -109,6 +112,7 @@ class Context:
                 keep=opening if reopen else frozenset(),
                 banned=closing | (frozenset() if reopen else opening) | (eos if end_banned else frozenset()),
                 watch=self.watch,
+                live=self.live,
                 on_tokens=self._hear_answer,
             )
             self.watched += extension.watched

@@ -80,6 +80,8 @@ async def answer(
 
     Raises UsageError.
     """
+    if request.bulk:
+        emit = _nobody_hears
     method, style = _method(request, backend)
     sampler = _sampler(request.sampling, backend.defaults)
     context, fitted, notices = await _context(request, backend, method, style, sampler, emit, steering, clock)
@@ -102,7 +104,7 @@ async def answer(
         emit(notice)
     if method.thinks and not context.budget.thinks:
         method = METHODS["direct"]
-    meter = asyncio.create_task(_sample_meter(context, emit))
+    meter = None if request.bulk else asyncio.create_task(_sample_meter(context, emit))
     finish: Finish
     try:
         await method.run(context)
@@ -114,10 +116,11 @@ async def answer(
             raise NoMemory(str(error), "free memory, or wait until other answers have ended") from error
         finish = "length"  # what there is, is kept
     finally:
-        meter.cancel()
+        if meter is not None:
+            meter.cancel()
         if context.node is not None:
             memory = backend.memory()
-            await backend.cancel(context.node)
+            await backend.cancel(context.node, forget=request.bulk)
     assert context.node is not None  # only a failed prefill leaves none, and that raised
     outcome = Outcome(
         account=charged(context.node.account, fitted.hidden),
@@ -128,7 +131,8 @@ async def answer(
         notices=tuple(notice.text for notice in notices),
     )
     receipt = told(build(backend, clock, outcome), fitted.turns_left_out, fitted.hidden)
-    emit(context.tally.metered(context.budget.limit, receipt.speed.decode_tok_s.value))
+    if meter is not None:
+        emit(context.tally.metered(context.budget.limit, receipt.speed.decode_tok_s.value))
     text = context.answer.strip()
     return Answer(
         model=backend.info.name,
@@ -249,9 +253,14 @@ async def _context(
         tally=tally,
         emit=emit,
         watch=request.confidence,
+        live=not request.bulk,
     )
     notices = [Notice(code="overflow", text=note) for note in fitted.notices]
     return context, fitted, notices + [Notice(code="thinking", text=note) for note in notes]
+
+
+def _nobody_hears(event: Event) -> None:
+    """Where an answer comes in bulk: its receipt has what matters."""
 
 
 async def _sample_meter(context: Context, emit: Callable[[Event], None]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.desk import AT_ONCE, TURN, Desk
+from engine.desk import AT_ONCE, BULK, TURN, Desk
 
 
 @dataclass(eq=False)
@@ -18,6 +18,7 @@ class Asked:
     client: str
     group: str = "A"
     brief: bool = False
+    bulk: bool = False
 
 
 def taken(desk: Desk[Asked]) -> list[Asked]:
@@ -170,3 +171,26 @@ def test_whatever_comes_and_goes_groups_never_mix_and_all_begin_when_they_were_t
             order.append(begun)
             assert told[begun] == ended
     assert order == list(told) and desk.idle
+
+
+def test_eight_answers_in_bulk_take_the_place_of_one() -> None:
+    desk: Desk[Asked] = Desk(at_once=2)
+    bulk = [Asked("x", bulk=True) for _ in range(2 * BULK + 1)]
+    assert accept(desk, *bulk) == bulk[: 2 * BULK]
+    assert [ahead for _, ahead in desk.places()] == [1]
+    desk.finish(bulk[3])
+    assert taken(desk) == [bulk[-1]]
+
+
+def test_whoever_asks_beside_a_bulk_waits_for_one_of_its_answers() -> None:
+    desk: Desk[Asked] = Desk(at_once=1)
+    bulk, person = [Asked("x", bulk=True) for _ in range(3 * BULK)], Asked("y")
+    accept(desk, *bulk)
+    desk.accept(person)
+    assert {job.client: ahead for job, ahead in desk.places() if job is person} == {"y": 2}
+    desk.finish(bulk[0])
+    assert taken(desk) == [bulk[BULK]], "its client's turn came first"
+    desk.finish(bulk[1])
+    assert taken(desk) == [person]
+    desk.finish(bulk[2])
+    assert taken(desk) == [], "it takes a whole place"

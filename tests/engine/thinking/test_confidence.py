@@ -23,9 +23,9 @@ async def test_the_confidence_of_an_answer_is_that_of_its_tokens_under_transform
     nodes: list[list[int]] = []
     release = backend.cancel
 
-    async def noting(node) -> None:  # type: ignore[no-untyped-def]
+    async def noting(node, **how) -> None:  # type: ignore[no-untyped-def]
         nodes.append(list(node.ids))
-        await release(node)
+        await release(node, **how)
 
     backend.cancel = noting  # type: ignore[method-assign]
     now = time.monotonic_ns()
