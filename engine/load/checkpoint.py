@@ -45,11 +45,16 @@ def inspect(folder: Path) -> Checkpoint:
     raw = config_of(header) if header else read_json(path)
     config, model_class = _resolve(path, raw)
     paged = _can_page(path, raw, config, model_class)
+    source: Source
+    if header:
+        source = GgufSource(header)
+    else:
+        source = SafetensorsSource(folder, raw.get("quantization_config"))
+        _settle_ties(config, model_class, source)
     try:
         shape = shape_from_config(config.to_dict())
     except UnsupportedModel as error:
         raise ModelError(f"{path}: {error}", _NOT_PAGED) from error
-    source = GgufSource(header) if header else SafetensorsSource(folder, raw.get("quantization_config"))
     return Checkpoint(folder, config, model_class, shape, source, paged)
 
 
@@ -99,6 +104,20 @@ def _can_page(path: Path, raw: dict[str, Any], config: Any, model_class: Any) ->
     if cause and (raw["model_type"] not in STOCK_CACHE_FAMILIES or config.is_encoder_decoder):
         raise ModelError(f"{path}: {raw['model_type']} is {cause}, not supported", _NOT_PAGED)
     return cause is None
+
+
+def _settle_ties(config: Any, model_class: Any, source: SafetensorsSource) -> None:
+    """Some files have a head that is tied to the embedding all the same: a copy is left out, another is kept,
+    and then it is not tied, as transformers has it. Raises ModelError."""
+    if not config.tie_word_embeddings:
+        return
+    for head, embedding in (getattr(model_class, "_tied_weights_keys", None) or {}).items():
+        stored = next((name for name in source.plain if f".{embedding}".endswith(f".{name}")), None)
+        try:
+            if head in source.plain and stored is not None and not source.drop_copy(head, stored):
+                config.tie_word_embeddings = False
+        except OSError as error:
+            raise ModelError(f"{source.files[0]} cannot be read: {error.strerror}") from error
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
 
 from engine.load.errors import BadSpec, ModelError
+from engine.load.foresee import Foreseen
 from engine.load.plan import NONE, QuantPlan, plan_of
 from engine.load.quantizer import Quantize
-from engine.load.source import Source, plain_values
+from engine.load.source import Source
 from engine.nn.quantized import Kind, Quantized
 from engine.nn.rounding import round_matrix
 from engine.nn.sizes import Sizes
@@ -23,17 +23,15 @@ _STEPS: tuple[Kind | None, ...] = (None, "s8", "u4")
 """From most exact to smallest."""
 
 
-def choose(
-    quant: str | None, profile: Profile, source: Source, tied: bool, itemsize: int, free: int
-) -> QuantPlan:
+def choose(quant: str | None, profile: Profile, foreseen: Foreseen, itemsize: int, free: int) -> QuantPlan:
     """The plan for a checkpoint whose plain values take `itemsize` bytes, with `free` bytes of memory.
 
     Raises BadSpec for what cannot be asked for, ModelError for a checkpoint that is quantized already.
     """
-    if source.quantization is not None:
+    if foreseen.quantization is not None:
         if quant not in (None, NONE, AUTO):
             raise ModelError(
-                f"the model is quantized already ({source.quantization}), not to {quant[:40]}",
+                f"the model is quantized already ({foreseen.quantization}), not to {quant[:40]}",
                 "leave --quant out, or use the unquantized model",
             )
         return QuantPlan(reason="as in its files")
@@ -42,15 +40,15 @@ def choose(
         asked = parse_quant(quant or profile.quant or NONE)
     except ValueError as error:
         raise BadSpec(str(error)) from error
-    plan = plan_of(asked, tied, by)
+    plan = plan_of(asked, foreseen.tied, by)
     if asked.base != AUTO:
         return plan
-    first = _STEPS.index(preferred(profile, plain_values(source)))
+    first = _STEPS.index(preferred(profile, foreseen.parameters))
     for base in _STEPS[first:]:
         plan = replace(plan, base=base)
-        if weight_memory(source, plan, itemsize) <= free * _ROOM:
+        if foreseen.memory(plan, itemsize) <= free * _ROOM:
             break
-    size = weight_memory(source, plan, itemsize)
+    size = foreseen.memory(plan, itemsize)
     why = "what such hardware is best used with" if base == _STEPS[first] else "what the memory has room for"
     return replace(plan, reason=f"{why}: {size / 1e9:.1f} of {free / 1e9:.1f} GB free")
 
@@ -67,20 +65,12 @@ def preferred(profile: Profile, parameters: int) -> Kind | None:
     return None
 
 
-def weight_memory(source: Source, plan: QuantPlan, itemsize: int) -> int:
-    """Bytes that a checkpoint's weights take in memory."""
-    plain = sum(
-        math.prod(shape) * plan.bytes_each(name, shape, itemsize) for name, shape in source.plain.items()
-    )
-    return source.quantized_bytes + round(plain)
-
-
-def smallest(source: Source, tied: bool, itemsize: int, room: int) -> str | None:
+def smallest(foreseen: Foreseen, itemsize: int, room: int) -> str | None:
     """The most exact `--quant` with which a checkpoint takes no more than so many bytes, if there is one."""
-    if source.quantization is not None:
+    if foreseen.quantization is not None:
         return None
-    plans = (QuantPlan(kind, tied=tied) for kind in _STEPS[1:])
-    return next((plan.name for plan in plans if weight_memory(source, plan, itemsize) <= room), None)
+    plans = (QuantPlan(kind, tied=foreseen.tied) for kind in _STEPS[1:])
+    return next((plan.name for plan in plans if foreseen.memory(plan, itemsize) <= room), None)
 
 
 def quantize_by(plan: QuantPlan) -> Quantize:

@@ -44,8 +44,10 @@ class Passing:
     def to(
         self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None, **_: object
     ) -> Passing:
-        """On another device; `dtype` is what it will have if it becomes dense."""
-        moved = self.matrix if device is None or self.matrix is None else self.matrix.to(device)
+        """On another device; `dtype` is what it will have if it becomes dense. An outline stays one."""
+        moved = self.matrix
+        if moved is not None and device is not None and not moved.codes.is_meta:
+            moved = moved.to(device)
         return Passing(moved, dtype or self._dtype)
 
     @classmethod

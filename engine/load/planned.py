@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import replace
 from typing import Any
 
 from engine.load.checkpoint import Checkpoint
@@ -36,7 +35,7 @@ def load_by(
     kept = find(folder, key, plan.name)
     if kept is not None:
         try:
-            return load_model(replace(checkpoint, source=kept), dtype, device, attention, progress)
+            return load_model(checkpoint, dtype, device, attention, progress, kept=kept)
         except ModelError as error:
             log.warning("quantized weights in %s are not used: %s", folder.model(key), error)
             shutil.rmtree(folder.model(key), ignore_errors=True)

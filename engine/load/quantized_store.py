@@ -47,7 +47,7 @@ def key_of(source: Source, plan: QuantPlan, dtype: str) -> str:
 
 
 class KeptSource:
-    """Implements `engine.load.source.Source` over what was kept."""
+    """Implements `engine.load.source.Parameters` over what was kept."""
 
     def __init__(self, folder: Path, name: str) -> None:
         """`name` is what it is quantized by. Raises ModelError where the files are not whole."""
@@ -69,9 +69,6 @@ class KeptSource:
                 self.sizes[parameter] = self.sizes.get(parameter, 0) + stored.nbytes
                 if "|" not in tensor:
                     self._tensors[tensor] = file
-        self.dtype = "F32"
-        self.quantized_bytes = sum(self.sizes[name_] for name_ in self._matrices)
-        self.plain: Mapping[str, tuple[int, ...]] = {}
 
     @contextmanager
     def open(self, mapped: bool = True) -> Iterator[dict[str, Any]]:

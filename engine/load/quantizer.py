@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 from transformers.core_model_loading import ConversionOps
+from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -63,10 +64,7 @@ class _Quantizer(HfQuantizer):
     def param_needs_quantization(self, model: Any, param_name: str, **_: Any) -> bool:
         path, _dot, name = param_name.rpartition(".")
         owner = model.get_submodule(path)
-        if isinstance(owner, nn.Linear | nn.Embedding):
-            return name == "weight"
-        parameter = getattr(owner, name, None)
-        return getattr(parameter, "ndim", 0) == 3 and hasattr(owner, "num_experts")
+        return getattr(getattr(owner, name, None), "ndim", 0) > 1
 
     def get_quantize_ops(self) -> ConversionOps:
         return _Place(self.quantization_config)
@@ -81,6 +79,18 @@ class _Quantizer(HfQuantizer):
     @property
     def is_trainable(self) -> bool:
         return False
+
+
+def loader_for(config: LoadingConfig) -> HfQuantizer:
+    """What `from_pretrained` makes of a `LoadingConfig`."""
+    return _Quantizer(config, pre_quantized=False)
+
+
+def can_hold(module: nn.Module, name: str) -> bool:
+    """Whether one of a module's parameters can be a quantized matrix; not that of a scaled embedding."""
+    if isinstance(module, nn.Linear) or type(module) is nn.Embedding:
+        return name == "weight"
+    return getattr(getattr(module, name, None), "ndim", 0) == 3 and hasattr(module, "num_experts")
 
 
 def tie_head(model: Any) -> None:
@@ -115,16 +125,19 @@ class _Place(ConversionOps):
     def _matrix(
         self, target: str, module: nn.Module, parameter: torch.Tensor, value: Passing | torch.Tensor
     ) -> Quantized | torch.Tensor:
-        """What the parameter becomes. An embedding that does more than look up stays a tensor."""
-        transposed = getattr(module, "is_transposed", False)
-        dense = isinstance(module, nn.Embedding) and type(module) is not nn.Embedding
+        """What the parameter becomes: a tensor, as the module has it, where it cannot hold another."""
+        transposed = getattr(module, "is_transposed", isinstance(module, Conv1D))
+        held = can_hold(module, target.rpartition(".")[2])
         expected = tuple((parameter.mT if transposed else parameter).shape)
         if isinstance(value, Passing):
             matrix = self._fitting(target, value.matrix, expected)
-            return matrix.dequantize(self._config.dtype) if dense else matrix
+            if held:
+                return matrix
+            dense = matrix.dequantize(self._config.dtype)
+            return dense.mT.contiguous() if transposed else dense
         values = self._fitting(target, value.mT if transposed else value, expected)
         try:
-            quantized = None if dense else self._config.quantize(target, values)
+            quantized = self._config.quantize(target, values) if held else None
         except ValueError as error:
             self._config.on_error(f"{target}: {error}")
             raise

@@ -6,30 +6,25 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from safetensors import safe_open
 
 from engine.load.errors import ModelError
 from engine.load.formats import scheme_of
 from engine.load.formats.scheme import Scheme
 from engine.load.matrices import Lazy
-from engine.load.tensor import read_tensor
-from engine.load.weights import check_weights
+from engine.load.tensor import outline, read_tensor
+from engine.load.weights import check_weights, same_values
+from engine.nn.quantized import Quantized
 
 
-class Source(Protocol):
-    """A checked checkpoint's parameters, under names that transformers knows or renames."""
-
-    @property
-    def files(self) -> tuple[Path, ...]: ...
-
-    @property
-    def dtype(self) -> str:
-        """In which most of the values that are not quantized are stored, as safetensors names it: `BF16`."""
-        ...
+class Parameters(Protocol):
+    """What a model is loaded from, under names that transformers knows or renames."""
 
     @property
     def quantization(self) -> str | None:
@@ -41,21 +36,32 @@ class Source(Protocol):
         """Bytes in the files by parameter, under the names that `open` gives them."""
         ...
 
-    @property
-    def quantized_bytes(self) -> int:
-        """Bytes in memory of the matrices that are quantized in the files."""
-        ...
-
-    @property
-    def plain(self) -> Mapping[str, tuple[int, ...]]:
-        """The shapes of the parameters that are not."""
-        ...
-
     def open(self, mapped: bool = True) -> Any:
         """A context with the parameters by name: each a `Lazy` or a slice of safetensors.
 
         Values that are not to stay as they are should not be `mapped`: their file's pages stay as long.
         """
+        ...
+
+
+class Source(Parameters, Protocol):
+    """A checked checkpoint's parameters."""
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+    @property
+    def dtype(self) -> str:
+        """In which most of the values that are not quantized are stored, as safetensors names it: `BF16`."""
+        ...
+
+    @property
+    def plain(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of the parameters that are not quantized."""
+        ...
+
+    def outline(self) -> dict[str, Any]:
+        """What `open` gives, but shapes without values: on the meta device, and nothing large is read."""
         ...
 
 
@@ -82,6 +88,13 @@ class SafetensorsSource:
             counts[stored.dtype] += stored.elements
         self.dtype = counts.most_common(1)[0][0]
 
+    def drop_copy(self, name: str, of: str) -> bool:
+        """Leave out a tensor that is stored under two names; False where those are of two different ones."""
+        if not same_values(self._plain[name], self._plain[of]):
+            return False
+        del self._plain[name]
+        return True
+
     @property
     def files(self) -> tuple[Path, ...]:
         return tuple(sorted({stored.file for stored in self._tensors.values()}))
@@ -98,21 +111,21 @@ class SafetensorsSource:
         return sizes
 
     @property
-    def quantized_bytes(self) -> int:
-        """What they take in the files, times what the scheme's codes grow by; some may have to be dense."""
-        growth = self._scheme.growth if self._scheme else 1.0
-        names = (name for parts in self._matrices.values() for name in parts.values())
-        return int(growth * sum(self._tensors[name].nbytes for name in names))
-
-    @property
     def plain(self) -> dict[str, tuple[int, ...]]:
         return {name: stored.shape for name, stored in self._plain.items()}
+
+    def outline(self) -> dict[str, Any]:
+        found: dict[str, Any] = {name: outline(stored) for name, stored in self._plain.items()}
+        known: dict[tuple[object, ...], Any] = {}
+        for matrix, parts in self._matrices.items():
+            found[f"{matrix}.weight"] = Lazy(partial(self._outlined, matrix, parts, known), 0)
+        return found
 
     @contextmanager
     def open(self, mapped: bool = True) -> Iterator[dict[str, Any]]:
         sizes = self.sizes
         found: dict[str, Any] = {
-            f"{matrix}.weight": Lazy(self._reader(matrix, parts), sizes[f"{matrix}.weight"])
+            f"{matrix}.weight": Lazy(partial(self._read, matrix, parts), sizes[f"{matrix}.weight"])
             for matrix, parts in self._matrices.items()
         }
         with ExitStack() as stack:
@@ -126,21 +139,35 @@ class SafetensorsSource:
                     found[name] = Lazy(partial(read_tensor, stored), stored.nbytes)
             yield found
 
-    def _reader(self, matrix: str, parts: Mapping[str, str]) -> Any:
-        scheme = self._scheme
-        assert scheme is not None  # there are matrices
+    def _read(self, matrix: str, parts: Mapping[str, str]) -> Quantized | torch.Tensor:
+        return self._made(matrix, {part: read_tensor(self._tensors[name]) for part, name in parts.items()})
 
-        def read() -> Any:
-            tensors = {part: read_tensor(self._tensors[name]) for part, name in parts.items()}
-            try:
-                return scheme.read(tensors)
-            except (ValueError, RuntimeError, IndexError) as error:
-                raise ModelError(
-                    f"{self._folder}: {matrix} is not {scheme.name}: {' '.join(str(error).split())[:200]}",
-                    "download the file again, or look for another quantization of this model",
-                ) from error
+    def _outlined(
+        self, matrix: str, parts: Mapping[str, str], known: dict[tuple[object, ...], Any]
+    ) -> Quantized | torch.Tensor:
+        """What `_read` gives, without values; `known` has it by shape: experts are alike by the thousand."""
+        assert self._scheme is not None  # there are matrices
+        stored = {part: self._tensors[name] for part, name in parts.items()}
+        values = {part: read_tensor(stored[part]) for part in parts.keys() & self._scheme.deciding}
+        key = (
+            *((part, of.dtype, of.shape) for part, of in stored.items()),
+            *((part, of.numpy().tobytes()) for part, of in sorted(values.items())),
+        )
+        if key not in known:
+            known[key] = self._made(matrix, {part: outline(of) for part, of in stored.items()} | values)
+        found = known[key]
+        return replace(found) if isinstance(found, Quantized) else found  # what is one object is counted once
 
-        return read
+    def _made(self, matrix: str, tensors: Mapping[str, torch.Tensor]) -> Quantized | torch.Tensor:
+        """The matrix of its parts. Raises ModelError."""
+        assert self._scheme is not None  # there are matrices
+        try:
+            return self._scheme.read(tensors)
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise ModelError(
+                f"{self._folder}: {matrix} is not {self._scheme.name}: {' '.join(str(error).split())[:200]}",
+                "download the file again, or look for another quantization of this model",
+            ) from error
 
     def _find_matrices(self) -> dict[str, dict[str, str]]:
         """The quantized matrices: names of their tensors in the files, by what part each is."""

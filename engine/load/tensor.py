@@ -18,10 +18,14 @@ _DTYPES = {
 }
 
 
+def outline(stored: Stored) -> torch.Tensor:
+    """The tensor without its values, on the meta device. Raises ModelError for an unknown dtype."""
+    return torch.empty(stored.shape, dtype=_dtype(stored), device="meta")
+
+
 def read_tensor(stored: Stored) -> torch.Tensor:
     """The tensor, in its own dtype. Raises ModelError for an unknown dtype and a file that is cut short."""
-    if (dtype := _DTYPES.get(stored.dtype)) is None:
-        raise ModelError(f"{stored.file} has a tensor in {stored.dtype[:40]}, which is not read")
+    dtype = _dtype(stored)
     data = np.empty(stored.nbytes, np.uint8)
     view = memoryview(data.data)
     with stored.file.open("rb", buffering=0) as file:
@@ -33,3 +37,9 @@ def read_tensor(stored: Stored) -> torch.Tensor:
                 raise ModelError(f"{stored.file} is truncated", "download the file again")
             done += count
     return torch.from_numpy(data).view(dtype).view(stored.shape)
+
+
+def _dtype(stored: Stored) -> torch.dtype:
+    if (dtype := _DTYPES.get(stored.dtype)) is None:
+        raise ModelError(f"{stored.file} has a tensor in {stored.dtype[:40]}, which is not read")
+    return dtype

@@ -12,6 +12,7 @@ from engine.load.errors import ModelError
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _MAX_HEADER = 100_000_000  # bytes; the format's own limit
+_AT_ONCE = 2**22
 _DOWNLOAD = "download the file again"
 _BYTES = {
     **dict.fromkeys(("F64", "I64"), 8),
@@ -56,6 +57,22 @@ def check_weights(folder: Path) -> dict[str, Stored]:
     if not found:
         raise ModelError(f"{folder} has weight files without any tensor", _DOWNLOAD)
     return found
+
+
+def same_values(first: Stored, second: Stored) -> bool:
+    """Whether two tensors are equal to the bit. Raises OSError."""
+    if (first.dtype, first.shape) != (second.dtype, second.shape):
+        return False
+    with first.file.open("rb") as one, second.file.open("rb") as other:
+        one.seek(first.offset)
+        other.seek(second.offset)
+        left = first.nbytes
+        while left:
+            count = min(left, _AT_ONCE)
+            if one.read(count) != other.read(count):
+                return False
+            left -= count
+    return True
 
 
 def _shards(folder: Path) -> dict[str, set[str]]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from engine.load.checkpoint import Checkpoint, inspect
 from engine.load.errors import ModelError
+from engine.load.foresee import foresee
 from engine.load.locate import locate
 from engine.load.plan import QuantPlan
 from engine.nn.quantized import Kind
@@ -38,6 +39,7 @@ def plain_checkpoint(model: str) -> Checkpoint:
         raise ModelError(f"{path} is quantized already ({already})", "name the unquantized model")
     if checkpoint.source.dtype not in BYTES:
         raise ModelError(f"{path} has its weights in {checkpoint.source.dtype}, not in 16 or 32 bits", _NEXT)
+    foresee(checkpoint)
     return checkpoint
 
 

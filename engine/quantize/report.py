@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.load.checkpoint import Checkpoint, inspect
-from engine.load.choose import quantize_by, weight_memory
+from engine.load.choose import quantize_by
 from engine.load.errors import BadSpec, ModelError
+from engine.load.foresee import foresee
 from engine.load.locate import locate
 from engine.load.plan import KINDS, QuantPlan, plan_of
 from engine.load.quantizer import Quantize
@@ -77,11 +78,12 @@ def _other(name: str, original: Checkpoint) -> _Other:
         except ValueError as error:
             raise BadSpec(str(error)) from error
         plan: QuantPlan = plan_of(asked, bool(original.config.tie_word_embeddings), "as asked for")
-        size = weight_memory(original.source, plan, BYTES[original.source.dtype])
+        size = foresee(original).memory(plan, BYTES[original.source.dtype])
         return _Other(f"--quant {name}", original, quantize_by(plan), size, _PLAN)
     if name == AUTO:
         raise BadSpec("auto goes by this machine's memory", "name a kind: int8, int4 or fp8")
     checkpoint = inspect(locate(name))
+    foresee(checkpoint)
     if checkpoint.shape.vocab != original.shape.vocab:
         raise ModelError(
             f"{name} has {checkpoint.shape.vocab} tokens, the original {original.shape.vocab}",

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from engine.load.checkpoint import Checkpoint
-from engine.load.choose import choose, smallest, weight_memory
+from engine.load.choose import choose, smallest
 from engine.load.errors import DoesNotFit
+from engine.load.foresee import foresee
 from engine.load.model import Progress
 from engine.load.plan import QuantPlan
 from engine.load.planned import load_by
@@ -132,18 +133,21 @@ def affordable(shape: ModelShape, device: str) -> int:
 def fitting(
     checkpoint: Checkpoint, quant: str | None, profile: Profile, preferred: str, free: int
 ) -> tuple[str, QuantPlan]:
-    """The dtype of what is not quantized, and what is. Raises DoesNotFit."""
-    source, tied = checkpoint.source, bool(checkpoint.config.tie_word_embeddings)
+    """The dtype of what is not quantized, and what is.
+
+    Raises DoesNotFit, and ModelError where the files are not the model of their configuration.
+    """
+    foreseen = foresee(checkpoint)
 
     def plan_for(itemsize: int) -> QuantPlan:
-        return choose(quant, profile, source, tied, itemsize, free)
+        return choose(quant, profile, foreseen, itemsize, free)
 
     dtype = loading_dtype(
-        source.dtype, preferred, lambda size: weight_memory(source, plan_for(size), size), free
+        checkpoint.source.dtype, preferred, lambda size: foreseen.memory(plan_for(size), size), free
     )
     plan = plan_for(BYTES[dtype])
-    if (needed := weight_memory(source, plan, BYTES[dtype])) > free:
-        nearest = smallest(source, tied, BYTES[dtype], free)
+    if (needed := foreseen.memory(plan, BYTES[dtype])) > free:
+        nearest = smallest(foreseen, BYTES[dtype], free)
         raise DoesNotFit(
             f"{checkpoint.folder} needs {needed / 1e9:.1f} GB for its weights, {free / 1e9:.1f} GB are free",
             f"load it with --quant {nearest}" if nearest else "use a smaller model, or free memory",

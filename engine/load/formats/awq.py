@@ -22,7 +22,7 @@ class Awq:
 
     marks = frozenset({"qweight", "qzeros"})
     parts = frozenset({"qweight", "qzeros", "scales"})
-    growth = 1.0
+    deciding = frozenset[str]()
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         layout = settings.get("version") or settings.get("checkpoint_format") or settings.get("format")

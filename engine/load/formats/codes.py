@@ -18,6 +18,8 @@ def unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
     if count % bits:
         raise ValueError(f"{words.shape[-1]} words hold no whole number of {bits}-bit codes")
     codes = words.new_empty((*words.shape[:-1], count // bits), dtype=torch.uint8)
+    if words.is_meta:
+        return codes
     period = _WORD // bits if _WORD % bits == 0 else _WORD  # codes after which one begins a word again
     step = period * bits // _WORD
     for place in range(period):
@@ -44,7 +46,7 @@ def grouped(
     `group` neighbors each. Raises ValueError where it cannot be so.
     """
     scales, inputs, middle = kept_scales(scales), codes.shape[-1], 1 << bits - 1
-    if zeros is not None and bool((zeros == middle).all()):
+    if zeros is not None and not zeros.is_meta and bool((zeros == middle).all()):
         zeros = None
     order = None
     if groups_of is not None:
@@ -58,7 +60,7 @@ def grouped(
             order = torch.argsort(groups_of, stable=True)
             if not torch.equal(groups_of[order], neighbors):
                 return _dense(codes, scales, zeros, middle, groups_of)
-            codes = codes[:, order]
+            codes = codes if codes.is_meta else codes[:, order]
     if bits <= 4 and inputs % BLOCK == 0:
         if zeros is None and middle < 8:
             codes = codes + (8 - middle)
@@ -69,9 +71,14 @@ def grouped(
 
 
 def kept_scales(scales: torch.Tensor) -> torch.Tensor:
-    """Scales in 16 bits where that loses nothing, else in 32. Raises ValueError for what is no number."""
+    """Scales in 16 bits where that loses nothing, else in 32. Raises ValueError for what is no number.
+
+    Of an outline that is not known: those in 16 bits are taken to stay so.
+    """
     if not scales.is_floating_point():
         raise ValueError(f"its scales are {scales.dtype}, not numbers with a fraction")
+    if scales.is_meta:
+        return scales.to(torch.float16) if scales.itemsize == 2 else scales.float()
     if not bool(torch.isfinite(scales.float()).all()):
         raise ValueError("a scale is not a finite number")
     half = scales.to(torch.float16)

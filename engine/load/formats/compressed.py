@@ -54,7 +54,7 @@ class CompressedTensors:
             "input_zero_point",
         }
     )
-    growth = 1.0
+    deciding = frozenset({"weight_shape", "weight_g_idx"})
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         groups = settings.get("config_groups")

@@ -21,7 +21,7 @@ class Fp8:
 
     marks = frozenset({"weight_scale_inv", "weight_scale"})
     parts = frozenset({"weight", "weight_scale_inv", "weight_scale", "input_scale", "activation_scale"})
-    growth = 1.0
+    deciding = frozenset[str]()
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         if str(settings.get("fmt") or "e4m3") not in ("e4m3", "float8_e4m3fn"):
@@ -57,6 +57,6 @@ def scaled(weight: torch.Tensor, name: str, scale: torch.Tensor, block: tuple[in
         expect(name, scale, *((outputs, 1) if scale.dim() > 1 else (outputs,)))
         scale = scale.reshape(outputs, 1)
     scale = scale.float()  # 16 bits have no room for scales of numbers up to 448
-    if not bool(torch.isfinite(scale).all()):
+    if not scale.is_meta and not bool(torch.isfinite(scale).all()):
         raise ValueError("a scale is not a finite number")
     return Quantized("f8", weight, scale.contiguous(), group)

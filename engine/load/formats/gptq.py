@@ -33,6 +33,7 @@ class Gptq:
 
     marks = frozenset({"qweight", "qzeros"})
     parts = frozenset({"qweight", "qzeros", "scales", "g_idx"})
+    deciding = frozenset({"g_idx"})
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         layout = settings.get("checkpoint_format") or "gptq"
@@ -41,12 +42,12 @@ class Gptq:
         if layout not in ("gptq", "gptq_v2"):
             raise ValueError(f"gptq in the layout {shown(layout)}")
         self._stored_less = 1 if layout == "gptq" else 0
+        self._symmetric = settings.get("sym") is True
         self._ordered = bool(settings.get("desc_act")) and not settings.get("static_groups")
         first = _choice(settings)
         self._choices = [first, *_exceptions(settings, first)]
         mixed = ", mixed" if len(set(self._choices)) > 1 else ""
         self.name = f"gptq {first.bits}-bit {group_name(first.group)}{mixed}"
-        self.growth = 4 / first.bits if first.bits < 4 else 1.0
 
     def read(self, parts: Mapping[str, torch.Tensor]) -> Quantized | torch.Tensor:
         words = need(parts, "qweight", torch.int32)
@@ -61,9 +62,11 @@ class Gptq:
                 raise ValueError("it has no g_idx, and desc_act says that its inputs are in an order")
         elif not self._ordered and not groups_of.any():
             groups_of = None  # older files leave it at zero where it says nothing
-        of_groups = unpack(zeros, choice.bits).t()
-        # in 8 bits and one by one: a stored 15 must not carry into its neighbor
-        of_groups = (of_groups + self._stored_less) & (1 << choice.bits) - 1
+        of_groups: torch.Tensor | None = None
+        if not (zeros.is_meta and self._symmetric):
+            of_groups = unpack(zeros, choice.bits).t()
+            # in 8 bits and one by one: a stored 15 must not carry into its neighbor
+            of_groups = (of_groups + self._stored_less) & (1 << choice.bits) - 1
         group = inputs if choice.group == -1 else choice.group
         return grouped(codes, choice.bits, scales.t(), of_groups, group, groups_of)
 

@@ -33,13 +33,14 @@ class Scheme(Protocol):
         ...
 
     @property
-    def growth(self) -> float:
-        """Bytes in memory for each byte in the files."""
+    def deciding(self) -> frozenset[str]:
+        """Small parts whose values say what the others become: read even where shapes alone are wanted."""
         ...
 
     def read(self, parts: Mapping[str, torch.Tensor]) -> Quantized | torch.Tensor:
         """The matrix [out, in] of its tensors, by the last parts of their names.
 
-        A tensor where it can be kept in no `Quantized`. Raises ValueError where they do not make one.
+        A tensor where it can be kept in no `Quantized`. Raises ValueError where they do not make one. Of
+        parts on the meta device, but for the `deciding` ones, the outline of what it would be.
         """
         ...

@@ -137,7 +137,12 @@ def _exactly(
 
 
 def _near(step: torch.Tensor, minimum: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor) -> bool:
-    """Whether scale (q - zero) is step q - minimum for q = 0 and 15, and so between, up to the bound."""
+    """Whether scale (q - zero) is step q - minimum for q = 0 and 15, and so between, up to the bound.
+
+    Of an outline that is not known: it is taken to be so.
+    """
+    if step.is_meta:
+        return True
     bound = _STEP_ERROR * step.abs()
     return all(
         bool(((scales.float() * (q - zeros.float()) - (step * q - minimum)).abs() <= bound).all())

@@ -39,13 +39,14 @@ class GgufSource:
         return {name: parameter.nbytes for name, parameter in self._parameters.items()}
 
     @property
-    def quantized_bytes(self) -> int:
-        """Q4_K is taken to need no more than float16 scales."""
-        return sum(parameter.memory(0) for parameter in self._parameters.values())
-
-    @property
     def plain(self) -> dict[str, tuple[int, ...]]:
         return {name: found.shape for name, found in self._parameters.items() if not found.kept}
+
+    def outline(self) -> dict[str, Any]:
+        return {
+            name: Lazy(partial(_outline, parameter), parameter.nbytes)
+            for name, parameter in self._parameters.items()
+        }
 
     @contextmanager
     def open(self, mapped: bool = True) -> Iterator[dict[str, Any]]:
@@ -61,6 +62,17 @@ class GgufSource:
 def _mapped(path: Path) -> Iterator[mmap.mmap]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         yield data
+
+
+def _outline(parameter: Parameter) -> Quantized | torch.Tensor:
+    """What `_read` gives, without values; Q4_K is taken to need no more than float16 scales."""
+    if not parameter.kept:
+        return torch.empty(parameter.shape, device="meta")
+    matrices = [
+        read_matrix(torch.empty(t.nbytes, dtype=torch.uint8, device="meta"), t.type, t.shape)
+        for t in parameter.tensors
+    ]
+    return join(matrices) if len(matrices) > 1 else matrices[0]
 
 
 def _read(parameter: Parameter, maps: dict[Path, mmap.mmap]) -> Quantized | torch.Tensor:

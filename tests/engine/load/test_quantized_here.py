@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from engine.load.checkpoint import inspect
 from engine.load.choose import choose, quantize_by
 from engine.load.errors import BadSpec, DoesNotFit, ModelError
+from engine.load.foresee import foresee
 from engine.load.model import load_model
 from engine.load.plan import plan_of
 from engine.nn.quant_modules import Holder
@@ -186,37 +187,37 @@ def test_values_that_are_no_numbers_are_named_in_one_line(tmp_path: Path, value:
 
 
 def test_a_checkpoint_that_is_quantized_already_is_not_quantized_again(tmp_path: Path) -> None:
-    source = inspect(save_checkpoint(tmp_path / "model", "llama")).source
-    source._scheme = type("Known", (), {"name": "gptq 4-bit g128"})()  # type: ignore[attr-defined]
+    plain = foresee(inspect(save_checkpoint(tmp_path / "model", "llama")))
+    foreseen = replace(plain, quantization="gptq 4-bit g128")
     with pytest.raises(ModelError, match=r"quantized already \(gptq 4-bit g128\)"):
-        choose("int8", detect().profile, source, False, 4, 10**9)
-    assert not choose("auto", detect().profile, source, False, 4, 10**9)
-    assert not choose(None, replace(detect().profile, quant="int8"), source, False, 4, 10**9)
+        choose("int8", detect().profile, foreseen, 4, 10**9)
+    assert not choose("auto", detect().profile, foreseen, 4, 10**9)
+    assert not choose(None, replace(detect().profile, quant="int8"), foreseen, 4, 10**9)
 
 
 def test_auto_takes_the_most_exact_that_such_hardware_and_its_memory_have_room_for(tmp_path: Path) -> None:
-    source = inspect(save_checkpoint(tmp_path / "model", "llama", hidden_size=256, head_dim=64)).source
-    dense = sum(4 * torch.Size(shape).numel() for shape in source.plain.values())
+    foreseen = foresee(inspect(save_checkpoint(tmp_path / "model", "llama", hidden_size=256, head_dim=64)))
+    dense = 4 * foreseen.parameters
     laptop, server = find("laptop-ddr5"), find("h100-sxm")
 
     def bases(profile: Any, *frees: float) -> list[str]:
-        plans = [choose("auto", profile, source, False, 4, round(free * dense)) for free in frees]
+        plans = [choose("auto", profile, foreseen, 4, round(free * dense)) for free in frees]
         return [plan.name for plan in plans]
 
     assert bases(laptop, 9, 0.4, 0.2) == ["int8", "int8", "int4"]
     assert bases(server, 9, 0.9, 0.2) == ["none", "int8", "int4"]
-    reason = choose("auto", laptop, source, False, 4, round(0.2 * dense)).reason
+    reason = choose("auto", laptop, foreseen, 4, round(0.2 * dense)).reason
     assert "what the memory has room for" in reason
 
 
 def test_a_profile_says_how_weights_are_kept_where_nothing_else_is_asked_for(tmp_path: Path) -> None:
-    source = inspect(save_checkpoint(tmp_path / "model", "llama")).source
+    foreseen = foresee(inspect(save_checkpoint(tmp_path / "model", "llama")))
     profile = replace(detect().profile, id="mine", quant="int4,lm_head=none")
-    plan = choose(None, profile, source, False, 4, 10**12)
+    plan = choose(None, profile, foreseen, 4, 10**12)
     assert (plan.name, plan.reason) == ("int4,lm_head=none", "as the profile mine says")
-    assert not choose("none", profile, source, False, 4, 10**12)
+    assert not choose("none", profile, foreseen, 4, 10**12)
     with pytest.raises(BadSpec, match="int5"):
-        choose(None, replace(profile, quant="int5"), source, False, 4, 10**12)
+        choose(None, replace(profile, quant="int5"), foreseen, 4, 10**12)
 
 
 def test_a_model_too_big_for_the_memory_is_refused_with_what_would_fit(tmp_path: Path) -> None:

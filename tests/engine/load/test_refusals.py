@@ -184,7 +184,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "shard outside": (leave_the_folder, (INDEX, "../elsewhere.safetensors")),
     "index is not JSON": (lambda f: (f / INDEX).write_text("{"), (INDEX,)),
     "missing tensor": (lose_a_tensor, ("model.layers.1.mlp.up_proj.weight",)),
-    "wrong shape": (reshape, ("mismatch",)),
+    "wrong shape": (reshape, (MATRIX, "shape (64, 128) instead of (128, 64)")),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), ("tokenizer.json",)),
     "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), ("tokenizer.json",)),
     "steps are words": (lambda f: (f / "mull.json").write_text('{"think_steps": ["few"]}'), ("mull.json",)),
