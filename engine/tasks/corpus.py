@@ -1,4 +1,4 @@
-"""Training examples as token ids, in batches of similar lengths; the same seed gives the same batches.
+"""Training examples as token ids, in blocks of similar lengths; the same seed gives the same batches.
 
 Knows the tokenizer and no torch.
 """
@@ -15,6 +15,8 @@ from engine.tasks.tokenizer import TURN_END, TURN_START
 IGNORED = -100  # the label of a token without loss
 POOL_EXAMPLES = 4000
 LENGTH_MULTIPLE = 8
+BLOCKS_PER_BATCH = 3
+EASY_POOLS = 3  # training begins with short problems: more of them go into as many tokens
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class EncodedExample:
     labels: list[int]
 
 
-Batch = list[EncodedExample]
+Block = list[EncodedExample]  # rows of similar lengths, padded to the longest
+Batch = list[Block]  # the blocks of one step, long and short ones mixed
 
 
 def _turn(role: str, content: str) -> str:
@@ -50,21 +53,21 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerBase) -> EncodedExamp
     return EncodedExample([*ids, end], [*labels, end])
 
 
-def padded_length(batch: Batch) -> int:
-    """The length in tokens to which every row of the batch is padded."""
-    longest = max(len(example.ids) for example in batch)
+def padded_length(block: Block) -> int:
+    """The length in tokens to which every row of the block is padded."""
+    longest = max(len(example.ids) for example in block)
     return -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
-def _split_by_length(pool: list[EncodedExample], batch_tokens: int) -> list[Batch]:
-    batches: list[Batch] = []
-    batch: Batch = []
+def _split_by_length(pool: list[EncodedExample], block_tokens: int) -> list[Block]:
+    blocks: list[Block] = []
+    block: Block = []
     for example in pool:
-        if batch and padded_length([*batch[-1:], example]) * (len(batch) + 1) > batch_tokens:
-            batches.append(batch)
-            batch = []
-        batch.append(example)
-    return [*batches, batch] if batch else batches
+        if block and padded_length([*block[-1:], example]) * (len(block) + 1) > block_tokens:
+            blocks.append(block)
+            block = []
+        block.append(example)
+    return [*blocks, block] if block else blocks
 
 
 def pool_batches(
@@ -72,11 +75,11 @@ def pool_batches(
 ) -> list[Batch]:
     """The batches of one pool of examples, in random order, each of about `batch_tokens` padded tokens."""
     rng = random.Random(f"{seed}/{pool}")
-    encoded = [encode(draw_example(rng), tokenizer) for _ in range(examples)]
+    encoded = [encode(draw_example(rng, easy=pool < EASY_POOLS), tokenizer) for _ in range(examples)]
     encoded.sort(key=lambda example: len(example.ids))
-    batches = _split_by_length(encoded, batch_tokens)
-    rng.shuffle(batches)
-    return batches
+    blocks = _split_by_length(encoded, batch_tokens // BLOCKS_PER_BATCH)
+    rng.shuffle(blocks)
+    return [blocks[i : i + BLOCKS_PER_BATCH] for i in range(0, len(blocks), BLOCKS_PER_BATCH)]
 
 
 def batch_stream(

@@ -50,6 +50,9 @@ class Problem:
     key: str
     solver: Callable[[Pen], Trace]
     slippable: tuple[int, ...]
+    verifier: Callable[[str], bool] | None = (
+        None  # where more than one reply is right, or a reply is a phrase
+    )
 
     @cached_property
     def solution(self) -> Trace:
@@ -58,7 +61,7 @@ class Problem:
 
     @property
     def answer(self) -> str:
-        """The right answer: an integer, a name, a weekday or a side of a coin."""
+        """A right answer: an integer, a word, a date or an expression."""
         return self.solution.answer
 
     def solve_with_mistake(self, step: int, seed: int) -> Trace:
@@ -66,7 +69,9 @@ class Problem:
         return self.solver(Pen(step, seed))
 
     def accepts(self, reply: str) -> bool:
-        """Whether the last number of `reply` (for an answer in words: its last word) is the answer."""
+        """Whether `reply` is right: by the verifier, or else by its last number or word."""
+        if self.verifier is not None:
+            return self.verifier(reply)
         pattern = r"(?<!\d)-?\d+(?:\.\d+)?" if self.answer.lstrip("-").isdigit() else r"[A-Za-z]+"
         found = re.findall(pattern, reply.replace(",", ""))
         return bool(found) and found[-1].casefold() == self.answer.casefold()

@@ -13,12 +13,13 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 
-from engine.tasks.corpus import IGNORED, Batch, padded_length
+from engine.tasks.corpus import IGNORED, Block, padded_length
 from engine.tasks.muon import Muon
 
 WARMUP_STEPS = 60
 CONSTANT_SHARE = 0.2  # of the run at the full learning rate, before the linear decay
 FINAL_RATE_SHARE = 0.02
+EXIT_WEIGHT = 0.15  # share of the loss that is taken at the middle layer
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class TrainingArguments:
     seed: int = 0
     minutes: float = 40.0
     steps: int | None = None  # when set, the length of the run instead of `minutes`
-    batch_tokens: int = 2560
+    batch_tokens: int = 3072
     muon_rate: float = 0.02
     adamw_rate: float = 3e-3
     hidden: int = 256
@@ -109,21 +110,42 @@ def build_optimizers(model: Qwen3ForCausalLM, arguments: TrainingArguments) -> l
     ]
 
 
-def to_tensors(batch: Batch, pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and labels of a batch, each (rows, length), padded on the right."""
-    length = padded_length(batch)
-    ids = torch.tensor([e.ids + [pad_id] * (length - len(e.ids)) for e in batch])
-    labels = torch.tensor([e.labels + [IGNORED] * (length - len(e.labels)) for e in batch])
+def to_tensors(block: Block, pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and labels of a block, each (rows, length), padded on the right."""
+    length = padded_length(block)
+    ids = torch.tensor([e.ids + [pad_id] * (length - len(e.ids)) for e in block])
+    labels = torch.tensor([e.labels + [IGNORED] * (length - len(e.labels)) for e in block])
     return ids.to(device), labels.to(device)
 
 
-def batch_loss(model: Qwen3ForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over the learned tokens; logits are computed at their positions only."""
-    states = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+@dataclass(frozen=True)
+class Loss:
+    """Cross-entropy summed over the learned tokens of a block: at the end, and at the early exit."""
+
+    final: Tensor
+    exit: Tensor
+
+    @property
+    def trained(self) -> Tensor:
+        """What is minimised."""
+        return (1 - EXIT_WEIGHT) * self.final + EXIT_WEIGHT * self.exit
+
+
+def block_loss(model: Qwen3ForCausalLM, ids: Tensor, labels: Tensor) -> Loss:
+    """The losses of a block; logits are computed at the learned positions only.
+
+    The early exit reads the middle layer through the final norm and the head, as drafts by early exit do.
+    """
+    states = model.model(input_ids=ids, use_cache=False, output_hidden_states=True)
     targets = labels[:, 1:]
     learned = targets != IGNORED
-    logits = model.lm_head(states[learned])
-    return F.cross_entropy(logits.float(), targets[learned])
+    middle = states.hidden_states[model.config.num_hidden_layers // 2][:, :-1][learned]
+    final = states.last_hidden_state[:, :-1][learned]
+    losses = [
+        F.cross_entropy(model.lm_head(hidden).float(), targets[learned], reduction="sum")
+        for hidden in (final, model.model.norm(middle))
+    ]
+    return Loss(*losses)
 
 
 def rate_share(step: int, progress: float) -> float:

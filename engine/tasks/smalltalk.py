@@ -12,7 +12,7 @@ from typing import Any
 
 _FILLED_WITH_NONSENSE = 0.2  # share of slots holding an invented word, so that unknown words are no surprise
 _FIRST_REPLY_SHARE = 0.8
-_DIGITS = {"long": (5, 8), "any": (1, 4), "digit": (1, 1), "two": (2, 2), "three": (3, 3)}
+_DIGITS = {"long": (7, 9), "any": (1, 4), "digit": (1, 1), "two": (2, 2), "three": (3, 3)}
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from engine.tasks.corpus import Batch, batch_stream
+from engine.tasks.corpus import IGNORED, Batch, batch_stream
 from engine.tasks.recipe import (
     TrainingArguments,
-    batch_loss,
+    block_loss,
     build_model,
     build_optimizers,
     rate_share,
@@ -128,16 +128,20 @@ class TrainingRun:
         for optimizer, rates in zip(self.optimizers, self._full_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * share
-        ids, labels = to_tensors(batch, self.tokenizer.pad_token_id, self.device)
-        loss = batch_loss(self.model, ids, labels)
-        loss.backward()
+        learned = sum(label != IGNORED for block in batch for example in block for label in example.labels)
+        total = 0.0
+        for block in batch:
+            ids, labels = to_tensors(block, self.tokenizer.pad_token_id, self.device)
+            loss = block_loss(self.model, ids, labels)
+            (loss.trained / learned).backward()
+            total += loss.final.item()
+            self.tokens += ids.numel()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
-        self.tokens += ids.numel()
-        return loss.item()
+        return total / learned
 
     def _progress_line(self, loss: float, rate: float) -> str:
         left = self.seconds * (1 - self.progress) / max(self.progress, 1e-9)
@@ -174,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("seed", "batch-tokens", "hidden", "layers", "heads", "kv-heads", "head-dim", "feed-forward"):
         parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name.replace("-", "_")))
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--save-every", type=float, default=300.0, help="seconds between checkpoints")
+    parser.add_argument("--save-every", type=float, default=180.0, help="seconds between checkpoints")
     parser.add_argument("--report-every", type=float, default=30.0, help="seconds between progress lines")
     options = vars(parser.parse_args(argv))
     folder, resume = options.pop("out"), options.pop("resume")

@@ -1,8 +1,8 @@
-"""Things put in order and things followed through changes: ranks, heights, days, coins."""
+"""Things put in order and things followed through statements: ranks, heights, coins, who tells the truth."""
 
 import random
 
-from engine.tasks.families.wording import DAYS, NAMES
+from engine.tasks.families.wording import Phrases, Wording, draw_names
 from engine.tasks.problem import Pen, Problem, Trace
 
 _ORDINALS = ("", "second ", "third ")
@@ -10,90 +10,107 @@ _COMPARISONS = (
     ("taller", "tallest", "shortest"),
     ("older", "oldest", "youngest"),
     ("faster", "fastest", "slowest"),
+    ("richer", "richest", "poorest"),
 )
 _SIDES = ("tails", "heads")
+_RANKED = Phrases(
+    (
+        "What is the {name} of {listed}?",
+        "Which is the {name} of {listed}?",
+        "Find the {name} of {listed}.",
+        "{listed}: which number is the {name}?",
+        "Of {listed}, which is the {name}?",
+        "Here are some numbers: {listed}. Find the {name}.",
+    ),
+    (
+        "Tell me the {name} number among {listed}.",
+        "Take {listed}. What is the {name}?",
+        "Pick the {name} of {listed}.",
+    ),
+)
 
 
-def rank(rng: random.Random) -> Problem:
-    """The largest or smallest, second or third, of four to seven numbers below 100."""
-    numbers = rng.sample(range(1, 100), rng.randint(4, 7))
-    place, largest = rng.randrange(3), rng.random() < 0.5
+def rank(rng: random.Random, level: int, wording: Wording) -> Problem:
+    """The largest or smallest, second or third, of `level` numbers below 100.
+
+    A pass writes the best so far after every number, then the numbers left.
+    """
+    numbers = rng.sample(range(1, 100), level)
+    place, largest = rng.randrange(min(3, level - 1)), rng.random() < 0.5
     pick = max if largest else min
 
     def solver(pen: Pen) -> Trace:
-        left, lines = list(numbers), []
-        for step in range(place + 1):
-            chosen = pen.write(step, pick(left), left)
+        left = list(numbers)
+        lines: list[str] = []
+        for turn in range(place + 1):
+            chosen = pen.write(len(lines), pick(left), left)
+            best = [pick(left[: i + 1]) for i in range(len(left))]
+            lines.append(f"best {' '.join(map(str, best[:-1]))}: {chosen}")
             left.remove(chosen)
-            rest = " left " + " ".join(map(str, left)) if step < place else ""
-            lines.append(f"{step + 1}: {chosen}{rest}")
+            if turn < place:
+                lines.append(f"left {' '.join(map(str, left))}")
         return Trace(tuple(lines), str(chosen))
 
     name = _ORDINALS[place] + ("largest" if largest else "smallest")
-    listed = ", ".join(map(str, numbers))
-    question = rng.choice(
-        (
-            f"What is the {name} of {listed}?",
-            f"Which is the {name} of {listed}?",
-            f"Find the {name} of {listed}.",
-        )
-    )
+    question = _RANKED.draw(rng, wording).format(name=name, listed=", ".join(map(str, numbers)))
     key = f"{name} {sorted(numbers)}"
-    return Problem("rank", place + 1, question, key, solver, tuple(range(place + 1)))
+    return Problem("rank", level, question, key, solver, tuple(range(0, 2 * place + 1, 2)))
 
 
-def order(rng: random.Random) -> Problem:
-    """Three to five people compared in pairs, in any order; one place in the line is asked for."""
-    count = rng.randint(3, 5)
-    line = rng.sample(NAMES, count)
+_WHO = Phrases(
+    ("Who is the {}?", "Which of them is the {}?", "Name the {}.", "So who is the {}?"),
+    ("Tell me who is the {}.", "The {} is who?"),
+)
+
+
+def order(rng: random.Random, level: int, wording: Wording) -> Problem:
+    """`level` people compared in pairs, in any order; one place in the line is asked for.
+
+    The thought looks up who comes after, from the first pair on, then who comes before, then writes the line.
+    """
+    line = draw_names(rng, level)
     comparative, first, last = rng.choice(_COMPARISONS)
-    place = rng.choice([0, count - 1, *range(1, min(3, count - 1))])
-    name = last if place == count - 1 else _ORDINALS[place] + first
+    place = rng.choice([0, level - 1, *range(1, min(3, level - 1))])
+    name = last if place == level - 1 else _ORDINALS[place] + first
+    told = list(range(level - 1))
+    rng.shuffle(told)
 
     def solver(pen: Pen) -> Trace:
-        swapped = [[*line[:i], line[i + 1], line[i], *line[i + 2 :]] for i in range(count - 1)]
-        found = pen.write(0, line, swapped)
-        return Trace((" > ".join(found), f"{name} {found[place]}"), found[place])
+        begin = told[0]
+        lines = [f"{line[i]} > {line[i + 1]}" for i in range(begin, level - 1)]
+        lines += [f"{line[-1]} > none"]
+        lines += [f"{line[i]} > {line[i + 1]}" for i in range(begin - 1, -1, -1)]
+        lines += [f"none > {line[0]}"]
+        swapped = [[*line[:i], line[i + 1], line[i], *line[i + 2 :]] for i in range(level - 1)]
+        found = pen.write(level + 1, line, swapped)
+        lines += [" ".join(found), f"{name} {found[place]}"]
+        return Trace(tuple(lines), found[place])
 
-    pairs = [f"{line[i]} is {comparative} than {line[i + 1]}." for i in range(count - 1)]
-    rng.shuffle(pairs)
-    question = " ".join(pairs) + f" Who is the {name}?"
-    return Problem("order", count, question, f"{line} {place}", solver, (0,))
-
-
-def weekday(rng: random.Random) -> Problem:
-    """The day of the week some days from a given one: weeks are taken away, then days counted on."""
-    today, days = rng.randrange(7), rng.randint(2, 60)
-
-    def solver(pen: Pen) -> Trace:
-        lines: list[str] = []
-        left, day = days, today
-        while left >= 7:
-            less = pen.write(len(lines), left - 7, [max(0, left - 8), left - 6])
-            lines.append(f"{left}-7={less}")
-            left = less
-        if left == 0:
-            lines.append(f"0 {DAYS[day]}")
-        for counted in range(1, left + 1):
-            day = pen.write(len(lines), (day + 1) % 7, [(day + 2) % 7, day])
-            lines.append(f"{counted} {DAYS[day]}")
-        return Trace(tuple(lines), DAYS[day])
-
-    question = rng.choice(
-        (
-            "Today is {day}. What day is it in {n} days?",
-            "If today is {day}, what day is it {n} days from now?",
-            "It is {day}. Which day of the week comes {n} days later?",
-        )
-    ).format(day=DAYS[today], n=days)
-    steps = tuple(range(days // 7 + days % 7))
-    return Problem("weekday", days // 7, question, f"day {today}+{days}", solver, steps)
+    pairs = [f"{line[i]} is {comparative} than {line[i + 1]}." for i in told]
+    question = " ".join(pairs) + " " + _WHO.draw(rng, wording).format(name)
+    return Problem("order", level, question, f"{line} {place} {told}", solver, (level + 1,))
 
 
-def coin(rng: random.Random) -> Problem:
-    """A coin that two to nine people flip or leave as it is."""
-    count = rng.randint(2, 9)
-    start, people = rng.randrange(2), rng.sample(NAMES, count)
+_COIN_BEGINS = Phrases(
+    ("A coin shows {}.", "A coin is lying with {} up.", "There is a coin that shows {}."),
+    ("You see a coin with {} up.", "Take a coin showing {}."),
+)
+_FLIPS = Phrases(
+    ("{} flips it.", "{} flips the coin.", "{} turns it over."), ("{} flips it over.", "{} turns the coin.")
+)
+_LEAVES = Phrases(
+    ("{} does not flip it.", "{} does not flip the coin.", "{} leaves it."),
+    ("{} does not turn it.", "{} leaves the coin as it is."),
+)
+_COIN_ASKED = Phrases(
+    ("What does it show?", "Which side is up now?", "Is it heads or tails?", "What side does the coin show?"),
+    ("What do we see now?", "Tell me the side that is up."),
+)
+
+
+def coin(rng: random.Random, level: int, wording: Wording) -> Problem:
+    """A coin that `level` people flip or leave as it is."""
+    start, people = rng.randrange(2), draw_names(rng, level)
     flips = [int(rng.random() < 0.6) for _ in people]
 
     def solver(pen: Pen) -> Trace:
@@ -103,7 +120,52 @@ def coin(rng: random.Random) -> Problem:
             lines.append(f"{person} {'flips' if flip else 'no'} {_SIDES[side]}")
         return Trace(tuple(lines), _SIDES[side])
 
-    told = [f"{p} flips it." if f else f"{p} does not flip it." for p, f in zip(people, flips, strict=True)]
-    asked = rng.choice(("What does it show?", "Which side is up now?"))
-    question = f"A coin shows {_SIDES[start]}. " + " ".join(told) + " " + asked
-    return Problem("coin", count, question, f"{start} {flips}", solver, tuple(range(count)))
+    told = [
+        (_FLIPS if flip else _LEAVES).draw(rng, wording).format(person)
+        for person, flip in zip(people, flips, strict=True)
+    ]
+    begins = _COIN_BEGINS.draw(rng, wording).format(_SIDES[start])
+    question = f"{begins} {' '.join(told)} {_COIN_ASKED.draw(rng, wording)}"
+    return Problem("coin", level, question, f"{start} {flips} {people}", solver, tuple(range(level)))
+
+
+_TRUTH = ("lies", "truth")
+_HONEST_FIRST = Phrases(
+    ("{} tells the truth.", "{} always tells the truth.", "{} is honest."), ("{} never lies.",)
+)
+_LYING_FIRST = Phrases(("{} lies.", "{} always lies.", "{} is a liar."), ("{} never tells the truth.",))
+_CLAIMS = Phrases(
+    ("{} says {} {}.", "{} says that {} {}.", "{} claims that {} {}."), ("{} tells us that {} {}.",)
+)
+_TRUTH_ASKED = Phrases(
+    ("Does {} tell the truth?", "Is {} honest?", "Does {} tell the truth, yes or no?"),
+    ("Can we trust {}?", "Is it true that {} is honest?"),
+)
+
+
+def truth(rng: random.Random, level: int, wording: Wording) -> Problem:
+    """`level` people who always lie or never do; each but the first speaks of one before."""
+    people = draw_names(rng, level)
+    honest_first = rng.randrange(2)
+    spoken_of = [i - 1 if rng.random() < 0.7 else rng.randrange(i) for i in range(1, level)]
+    claims = [rng.randrange(2) for _ in spoken_of]
+
+    def solver(pen: Pen) -> Trace:
+        honest = [honest_first]
+        lines = [f"{people[0]} {_TRUTH[honest_first]}"]
+        for i, (other, claim) in enumerate(zip(spoken_of, claims, strict=True), start=1):
+            honest.append(pen.write(i, int(honest[other] == claim), (0, 1)))
+            about = people[other]
+            lines.append(
+                f"{people[i]} says {about} {_TRUTH[claim]}, {about} {_TRUTH[honest[other]]}: "
+                f"{people[i]} {_TRUTH[honest[i]]}"
+            )
+        return Trace(tuple(lines), "yes" if honest[-1] else "no")
+
+    told = [(_HONEST_FIRST if honest_first else _LYING_FIRST).draw(rng, wording).format(people[0])]
+    for i, (other, claim) in enumerate(zip(spoken_of, claims, strict=True), start=1):
+        claimed = "tells the truth" if claim else "lies"
+        told.append(_CLAIMS.draw(rng, wording).format(people[i], people[other], claimed))
+    question = " ".join(told) + " " + _TRUTH_ASKED.draw(rng, wording).format(people[-1])
+    key = f"truth {honest_first} {spoken_of} {claims} {people}"
+    return Problem("truth", level, question, key, solver, tuple(range(1, level)))

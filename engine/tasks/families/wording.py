@@ -1,28 +1,143 @@
-"""Words shared by the families: names, things, and the ways to ask for a value."""
+"""Words shared by the families: names, things, and the ways to ask; some wordings are never trained on."""
 
 import random
+from dataclasses import dataclass
+from typing import Literal
 
-NAMES = ("Ann", "Bob", "Cal", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jim", "Kim", "Lee")
-ITEMS = ("apples", "books", "coins", "pens", "shells", "cards", "stamps", "eggs")
+Wording = Literal["seen", "unseen"]
+
+NAMES = (
+    *("Ann", "Bob", "Cal", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jim", "Kim", "Lee"),
+    *("Max", "Ned", "Pam", "Ray", "Sue", "Tom", "Uma", "Zoe"),
+)
+ITEMS = ("apples", "books", "coins", "pens", "shells", "cards", "stamps", "eggs", "marbles", "cakes")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
-_QUESTIONS = (
-    "What is {}?",
-    "What is {}?",
-    "Compute {}.",
-    "{} = ?",
-    "Calculate {}",
-    "How much is {}?",
-    "what is {}",
-    "{}",
-    "{} =",
+_INVENTED_NAMES = 0.08  # share of problems whose people have names that no list holds
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """Templates of one sentence; the unseen ones are kept from training."""
+
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
+
+    def draw(self, rng: random.Random, wording: Wording) -> str:
+        """One of the templates of `wording`."""
+        return rng.choice(self.seen if wording == "seen" else self.unseen)
+
+
+_VALUE = Phrases(
+    seen=(
+        "What is {}?",
+        "What is {}?",
+        "Compute {}.",
+        "{} = ?",
+        "Calculate {}",
+        "How much is {}?",
+        "what is {}",
+        "{}",
+        "{} =",
+        "What's {}?",
+        "Find {}.",
+        "Work out {}.",
+        "Evaluate {}.",
+        "Give me the value of {}.",
+        "Can you compute {}?",
+        "I need the result of {}.",
+        "what does {} make?",
+        "Tell me what {} is.",
+        "Solve {}",
+    ),
+    unseen=(
+        "What does {} equal?",
+        "Could you calculate {} for me?",
+        "What do you get for {}?",
+        "Determine {}.",
+        "Do you know what {} is?",
+        "The result of {} is what?",
+    ),
+)
+_BEFORE = Phrases(
+    seen=(
+        "Please solve this: ",
+        "Question: ",
+        "Hi! ",
+        "Hello, ",
+        "Can you help me? ",
+        "Quick question: ",
+        "I have a question. ",
+        "Solve: ",
+        "Think carefully. ",
+        "Here is a puzzle. ",
+        "Problem: ",
+        "ok, ",
+        "So, ",
+        "Help me with this: ",
+        "Now this: ",
+        "And ",
+        "Again: ",
+        "Please tell me: ",
+    ),
+    unseen=("Try this one: ", "My homework: ", "Could you work this out? ", "Let us see. ", "Next problem: "),
+)
+_AFTER = Phrases(
+    seen=(
+        " Thanks!",
+        " Please.",
+        " Think step by step.",
+        " Answer with the result only.",
+        " Show your work.",
+        " Be careful.",
+        " Please explain.",
+        " Take your time.",
+        "\n",
+    ),
+    unseen=(
+        " Thank you.",
+        " What do you get?",
+        " No rush.",
+        " Go slowly, please.",
+        " I cannot do it myself.",
+    ),
 )
 
 
-def ask_value(rng: random.Random, expression: str) -> str:
+def ask_value(rng: random.Random, expression: str, wording: Wording) -> str:
     """Ask for the value of `expression`, written with spaces around its operators and `*` for times."""
     if rng.random() < 0.3:
         expression = expression.replace(" ", "")
     if rng.random() < 0.2:
         expression = expression.replace("*", rng.choice("x×"))
-    return rng.choice(_QUESTIONS).format(expression)
+    elif rng.random() < 0.1 and "(" not in expression:
+        for sign, word in (("+", "plus"), ("-", "minus"), ("*", "times")):
+            expression = expression.replace(f" {sign} ", f" {word} ")
+    return _VALUE.draw(rng, wording).format(expression)
+
+
+def dress(rng: random.Random, question: str, wording: Wording) -> str:
+    """The question with the words that people put before and after it, now and then."""
+    if rng.random() < 0.15:
+        question = _BEFORE.draw(rng, wording) + question
+    if rng.random() < 0.12:
+        question += _AFTER.draw(rng, wording)
+    return question
+
+
+def invented_word(rng: random.Random) -> str:
+    """A pronounceable word of one to three syllables that means nothing."""
+    syllables = [
+        rng.choice("bcdfghklmnprstvwz") + rng.choice("aeiou") + rng.choice("nrsltm ") for _ in range(3)
+    ]
+    return "".join(syllables[: rng.randint(1, 3)]).replace(" ", "")
+
+
+def draw_names(rng: random.Random, count: int) -> list[str]:
+    """So many different names."""
+    if rng.random() < _INVENTED_NAMES:
+        names: set[str] = set()
+        while len(names) < count:
+            names.add(invented_word(rng).capitalize())
+        return rng.sample(sorted(names), count)
+    return rng.sample(NAMES, count)
