@@ -163,6 +163,9 @@ def _at_once(group: Any, pool: Any, layer: int, query: torch.Tensor, out: torch.
         return slots[0].unflatten(1, (rows, -1)).transpose(0, 1)[:, :, :longest]
 
     keys, values = map(of_rows, pool.storage.read_pages(layer, group.pages, slice(None)))
+    unwritten = group.mask[:, 0, 0, group.least :, None] != 0
+    for part in keys, values:  # copies: a mask alone would not keep out what is no number
+        part[:, :, group.least :].masked_fill_(unwritten[:, None], 0)
     # heads that share keys become the rows of one query: each key is read once
     own = query[0].transpose(0, 1).index_select(0, group.rows).view(rows, keys.shape[1], -1, width)
     found = scaled_dot_product_attention(own, keys, values, group.mask, scale=scale)

@@ -101,12 +101,14 @@ class Alike:
     """Segments of one token whose sequences hold as many pages, for attention to all of them at once.
 
     `rows` are the tokens' indices in the step, `pages` the tables one after another, and `mask` hides what
-    is not theirs of the keys from the first to the longest's last, [rows, 1, 1, keys].
+    is not theirs of the keys from the first to the longest's last, [rows, 1, 1, keys]. From `least` keys on
+    somebody has none: what lies there may be anything, not numbers even.
     """
 
     rows: torch.Tensor
     pages: torch.Tensor
     mask: torch.Tensor
+    least: int
 
 
 class Step:
@@ -197,7 +199,7 @@ class Step:
             mask.masked_fill_(hidden, float("-inf"))
             pages = torch.tensor([self.segments[row].table for row in rows], device=like.device).flatten()
             tokens = torch.tensor([begins[row] for row in rows], device=like.device)
-            groups.append(Alike(tokens, pages, mask[:, None, None]))
+            groups.append(Alike(tokens, pages, mask[:, None, None], int(totals.min())))
         return groups, rest
 
     def _grouped(self) -> tuple[list[Shared], list[int]]:
