@@ -24,7 +24,7 @@ class Family:
     """A generator of problems with its levels of difficulty and its share in the training data.
 
     A level is mostly a length: digits, operations, people. One that stands twice in `levels` is drawn twice
-    as often. Families of long thoughts have a median of 200 tokens or more.
+    as often. Families of long thoughts have a median of 200 tokens or more at their highest level.
     """
 
     name: str

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from engine.tasks.corpus import padded_length, pool_batches
+from engine.tasks.corpus import BLOCKS_PER_BATCH, padded_length, pool_batches
 from engine.tasks.muon import orthogonalize
 from engine.tasks.recipe import TrainingArguments
 from engine.tasks.train import TrainingRun, main
@@ -94,8 +94,10 @@ def test_training_lowers_the_loss(tmp_path: Path, tokenizer: PreTrainedTokenizer
 
 def test_batches_hold_to_their_size_and_lose_no_example(tokenizer: PreTrainedTokenizerBase) -> None:
     batches = pool_batches(tokenizer, seed=1, pool=0, batch_tokens=1024, examples=300)
-    assert sum(map(len, batches)) == 300
-    assert all(padded_length(batch) * len(batch) <= 1024 or len(batch) == 1 for batch in batches)
+    blocks = [block for batch in batches for block in batch]
+    assert sum(map(len, blocks)) == 300
+    most = 1024 // BLOCKS_PER_BATCH
+    assert all(padded_length(block) * len(block) <= most or len(block) == 1 for block in blocks)
 
 
 def test_muon_makes_updates_nearly_orthogonal_whatever_their_shape() -> None:
@@ -111,7 +113,8 @@ def test_different_pools_hold_different_examples(tokenizer: PreTrainedTokenizerB
         {
             tuple(example.ids)
             for batch in pool_batches(tokenizer, 0, pool, 1024, examples=100)
-            for example in batch
+            for block in batch
+            for example in block
         }
         for pool in (0, 1)
     )
