@@ -19,6 +19,10 @@ _MAX_DRAWS = 10_000
 _EASY_LONG_SHARE = 0.25
 
 
+class TooFewProblems(RuntimeError):
+    """A family has fewer problems than are asked for."""
+
+
 @dataclass(frozen=True)
 class Family:
     """A generator of problems with its levels of difficulty and its share in the training data.
@@ -82,7 +86,7 @@ def sample(
         problem = chosen.draw(rng, rng.choice(chosen.levels) if level is None else level, wording)
         if split_of(problem) == split:
             return replace(problem, question=dress(rng, problem.question, wording))
-    raise RuntimeError(f"no {split} problem of {family} in {_MAX_DRAWS} draws")
+    raise TooFewProblems(f"no {split} problem of {family} in {_MAX_DRAWS} draws")
 
 
 def sample_any(rng: random.Random, split: Split, easy: bool = False) -> Problem:
@@ -124,7 +128,7 @@ def problem_set(
             if problem.key not in seen:
                 break
         else:
-            raise RuntimeError(f"{family.name} has too few {split} problems for a set of {count}")
+            raise TooFewProblems(f"{family.name} has too few {split} problems for a set of {count}")
         seen.add(problem.key)
         problems.append(problem)
     return problems

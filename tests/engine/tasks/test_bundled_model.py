@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.tasks.evaluate import Examinee, Reply, main
+from engine.tasks.evaluate import main
+from engine.tasks.examinee import Examinee, Reply
 from engine.tasks.problem import Problem
 from engine.tasks.registry import FAMILIES, problem_set
 
