@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,12 @@ from engine.load.gguf.config import config_of
 from engine.load.gguf.header import read_header
 from engine.load.gguf.names import parameters_of, quantization_of, stored_dtype
 from engine.load.json_file import read_json
-from engine.load.weights import Stored, check_weights
+from engine.load.schemes import find_matrices, settings_of, stated_quantization
+from engine.load.weights import check_weights
 from profiles.shape import ModelShape, UnsupportedModel, shape_from_config
 
-METHODS = ("gptq", "awq", "compressed-tensors", "fp8")
-"""Of quantized checkpoints, as config.json names them, that can be loaded."""
 _POSITIONS = 2048
 """Where a configuration does not say, as most families in transformers have it."""
-_PACKED = ("I32", "I64", "I8", "U8", "F8_E4M3")
-"""In which a quantized matrix is stored."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +63,14 @@ def _gguf(path: Path) -> Contents:
 
 
 def _folder(folder: Path) -> Contents:
-    config = _config(folder / "config.json")
+    path = folder / "config.json"
+    config = _config(path)
     shape = shape_from_config(config)
-    quantization = config.get("quantization_config") or config.get("quantization")  # MLX's name for it
-    name = _quantization(folder, quantization) if quantization is not None else None
+    quantization = stated_quantization(config)
+    settings = settings_of(path, quantization) if quantization is not None else None
     tensors = check_weights(folder)
-    packed = _packed(tensors) if name else {}
+    matrices = find_matrices(path, settings, tensors) if settings else {}
+    packed = {name for parts in matrices.values() for name in parts.values()}
     counts: Counter[str] = Counter()
     for tensor, stored in tensors.items():
         if tensor not in packed:
@@ -83,10 +81,10 @@ def _folder(folder: Path) -> Contents:
     return Contents(
         shape=shape,
         longest=longest if isinstance(longest, int) and longest > 0 else _POSITIONS,
-        weights=name or most.lower(),
+        weights=settings.name if settings else most.lower(),
         stored=most,
         plain=sum(counts.values()),
-        quantized_bytes=sum(stored.nbytes for stored in packed.values()),
+        quantized_bytes=sum(tensors[name].nbytes for name in packed),
     )
 
 
@@ -94,19 +92,3 @@ def _config(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ModelError(f"{path.parent} has no config.json and no GGUF file")
     return read_json(path)
-
-
-def _quantization(folder: Path, settings: object) -> str:
-    values = settings if isinstance(settings, dict) else {}
-    method, bits = values.get("quant_method"), values.get("bits")
-    if method not in METHODS:
-        raise ModelError(
-            f"{folder}: quantized by {str(method or 'an unknown method')[:40]}, which mull does not read"
-        )
-    return f"{method} {bits}-bit" if isinstance(bits, int) else method
-
-
-def _packed(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
-    """The tensors of quantized matrices: those packed, and the scales beside them."""
-    owners = {name.rpartition(".")[0] for name, stored in tensors.items() if stored.dtype in _PACKED}
-    return {name: stored for name, stored in tensors.items() if name.rpartition(".")[0] in owners}

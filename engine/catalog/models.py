@@ -58,11 +58,11 @@ def _listed(find: Callable[[], Iterator[Stored]], preferred_dtype: str, free: in
             found = read_contents(path)
             how = fit(found.shape, found.longest, found.stored, preferred_dtype, found.memory, free)
         except ModelError as error:
-            yield replace(known, problem=_of(path, error.message))
+            yield replace(known, problem=_unreadable(path, error.message))
             continue
         except (OSError, ValueError, ArithmeticError, RecursionError) as error:  # files from elsewhere
             cause = getattr(error, "strerror", None) or str(error)
-            yield replace(known, problem=_of(path, f"cannot be read: {' '.join(cause.split())[:200]}"))
+            yield replace(known, problem=_unreadable(path, " ".join(cause.split())[:200]))
             continue
         yield replace(
             known,
@@ -73,6 +73,8 @@ def _listed(find: Callable[[], Iterator[Stored]], preferred_dtype: str, free: in
         )
 
 
-def _of(path: Path, message: str) -> str:
-    """What is wrong with a model that is named already: without the path of its folder or file."""
-    return message.removeprefix(f"{path}: ").replace(str(path), path.name)
+def _unreadable(path: Path, cause: str) -> str:
+    """Why, without the path of the folder or file: the model is named already."""
+    for known in (f"{path / 'config.json'}: ", f"{path}: "):
+        cause = cause.removeprefix(known)
+    return f"cannot be read: {cause.replace(str(path), path.name)}"

@@ -14,6 +14,7 @@ from engine.load.gguf.config import config_of
 from engine.load.gguf.header import read_header
 from engine.load.gguf.source import GgufSource
 from engine.load.json_file import read_json
+from engine.load.schemes import stated_quantization
 from engine.load.source import SafetensorsSource, Source
 from profiles.shape import ModelShape, UnsupportedModel, shape_from_config
 
@@ -49,7 +50,7 @@ def inspect(folder: Path) -> Checkpoint:
     if header:
         source = GgufSource(header)
     else:
-        source = SafetensorsSource(folder, raw.get("quantization_config"))
+        source = SafetensorsSource(folder, stated_quantization(raw))
         _settle_ties(config, model_class, source)
     try:
         shape = shape_from_config(config.to_dict())
@@ -73,7 +74,7 @@ def _resolve(path: Path, raw: dict[str, Any]) -> tuple[Any, Any]:
         raise ModelError(f"{path} has {found}, which transformers does not know", "upgrade transformers")
     # Keys with a leading underscore steer transformers' own machinery, and auto_map names a repository's
     # own code: a file from elsewhere may do neither. How it is quantized is for our own readers.
-    left_out = ("auto_map", "quantization_config")
+    left_out = ("auto_map", "quantization_config", "quantization")
     values = {key: value for key, value in raw.items() if not key.startswith("_") and key not in left_out}
     try:
         config = CONFIG_MAPPING[model_type].from_dict(values)

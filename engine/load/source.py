@@ -18,6 +18,7 @@ from engine.load.errors import ModelError
 from engine.load.formats import scheme_of
 from engine.load.formats.scheme import Scheme
 from engine.load.matrices import Lazy
+from engine.load.schemes import find_matrices
 from engine.load.tensor import outline, read_tensor
 from engine.load.weights import check_weights, same_values
 from engine.nn.quantized import Quantized
@@ -78,9 +79,11 @@ class SafetensorsSource:
         self._folder = folder
         self._tensors = check_weights(folder)
         self._scheme: Scheme | None = None
+        self._matrices: dict[str, dict[str, str]] = {}
         if quantization is not None:
-            self._scheme = scheme_of(folder / "config.json", quantization)
-        self._matrices = self._find_matrices()
+            config = folder / "config.json"
+            self._scheme = scheme_of(config, quantization)
+            self._matrices = find_matrices(config, self._scheme, self._tensors)
         taken = {name for parts in self._matrices.values() for name in parts.values()}
         self._plain = {name: stored for name, stored in self._tensors.items() if name not in taken}
         counts: Counter[str] = Counter()
@@ -168,20 +171,3 @@ class SafetensorsSource:
                 f"{self._folder}: {matrix} is not {self._scheme.name}: {' '.join(str(error).split())[:200]}",
                 "download the file again, or look for another quantization of this model",
             ) from error
-
-    def _find_matrices(self) -> dict[str, dict[str, str]]:
-        """The quantized matrices: names of their tensors in the files, by what part each is."""
-        if self._scheme is None:
-            return {}
-        scheme = self._scheme
-        split = (name.rpartition(".") for name in self._tensors)
-        marked = dict.fromkeys(matrix for matrix, _, part in split if part in scheme.marks)
-        if not marked:
-            raise ModelError(
-                f"{self._folder / 'config.json'} says {scheme.name}, but no tensor is quantized so",
-                "download the model again, or look for another quantization of it",
-            )
-        return {
-            matrix: {part: f"{matrix}.{part}" for part in scheme.parts if f"{matrix}.{part}" in self._tensors}
-            for matrix in marked
-        }

@@ -11,10 +11,9 @@ from gguf_files import write_gguf
 from random_checkpoint import save_checkpoint
 
 from engine.catalog import models
-from engine.catalog.contents import METHODS, Contents, read_contents
+from engine.catalog.contents import Contents, read_contents
 from engine.load.checkpoint import inspect
 from engine.load.errors import DoesNotFit, ModelError
-from engine.load.formats import _SCHEMES
 from engine.protocol import ModelSpec
 from engine.runtime.assemble import fitting
 from engine.runtime.create import _context
@@ -50,14 +49,50 @@ def test_whether_and_with_what_context_a_model_fits_is_what_the_loader_finds(
     assert LEAST_CONTEXT == PAGE
 
 
-def test_the_quantized_checkpoints_that_are_listed_are_those_that_load(tmp_path: Path) -> None:
-    assert set(METHODS) == set(_SCHEMES)
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+PACKED = {
+    "quant_method": "compressed-tensors",
+    "format": "pack-quantized",
+    "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int"}}},
+}
+UNREAD = {
+    "squeezellm": ({"quant_method": "squeezellm", "bits": 4}, "squeezellm"),
+    "bitsandbytes": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+    "mxfp4": ({"quant_method": "mxfp4"}, "mxfp4"),
+    "gptq for marlin": ({**GPTQ, "is_marlin_format": True}, "gptq in the layout 'marlin'"),
+    "gptq's layout": ({**GPTQ, "checkpoint_format": "bitblas"}, "gptq in the layout 'bitblas'"),
+    "gptq's bits": ({**GPTQ, "bits": 5}, "gptq with 5 bits"),
+    "awq for gemv": ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "awq in the layout 'gemv'"),
+    "fp8's numbers": ({"quant_method": "fp8", "fmt": "e5m2"}, "fp8 in the number format 'e5m2'"),
+    "marlin-24": ({**PACKED, "format": "marlin-24"}, "compressed-tensors in the layout 'marlin-24'"),
+    "nvfp4": ({**PACKED, "format": "nvfp4-pack-quantized"}, "the layout 'nvfp4-pack-quantized'"),
+    "sparse": ({**PACKED, "sparsity_config": {"format": "sparse-24-bitmask"}}, "the sparsity_config"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+def test_what_the_loader_refuses_by_its_settings_is_listed_as_unreadable_with_the_same_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    settings, reason = UNREAD[kind]
+    folder = save_checkpoint(tmp_path / ".lmstudio" / "models" / "maker" / "model", "qwen3")
+    plain = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**plain, "quantization_config": settings}))
+    with pytest.raises(ModelError) as caught:
+        inspect(folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    (listed,) = (one for one in models.list_models("fp32", 2**30) if one.name == "lmstudio:maker/model")
+    assert reason in caught.value.message and listed.fits is None
+    assert listed.problem == f"cannot be read: {caught.value.message.partition('config.json: ')[2]}"
+
+
+def test_a_checkpoint_that_is_quantized_in_name_only_is_unreadable_in_the_list_too(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path, "qwen3")
     plain = json.loads((folder / "config.json").read_text())
-    settings = {"quant_method": "squeezellm", "bits": 4}
-    (folder / "config.json").write_text(json.dumps({**plain, "quantization_config": settings}))
+    (folder / "config.json").write_text(json.dumps({**plain, "quantization_config": GPTQ}))
     for read in (inspect, read_contents):
-        with pytest.raises(ModelError, match="quantized by squeezellm, which mull does not read"):
+        with pytest.raises(ModelError, match="says gptq 4-bit g128, but no tensor is quantized so"):
             read(folder)
 
 

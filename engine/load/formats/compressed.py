@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from engine.load.formats.codes import grouped, unpack
-from engine.load.formats.fp8 import E4M3, scaled, stated_block
-from engine.load.formats.settings import expect, group_name, need, shown, stated, stated_group
+from engine.load.formats.fp8 import E4M3, scaled
+from engine.load.formats.parts import expect, need
+from engine.load.schemes.compressed import CompressedSettings, Rule
 from engine.nn.quantized import Quantized
 
-_LAYOUTS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision")
 _WORD = 32
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """How some of a model's matrices are kept: `group` inputs share a scale (-1: all), or a `block` does."""
-
-    bits: int
-    floating: bool
-    symmetric: bool
-    group: int
-    block: tuple[int, int] | None
-
-    @property
-    def name(self) -> str:
-        of = f"{self.block[0]}x{self.block[1]}" if self.block else group_name(self.group)
-        return f"{'fp8' if self.floating else f'{self.bits}-bit'} {of}"
-
-
-class CompressedTensors:
+class CompressedTensors(CompressedSettings):
     """`weight_packed` int32 [out, in * bits / 32] with `weight_shape`, or `weight` [out, in], int8 or float8.
 
     `weight_scale` [out, groups]; where they are not symmetric, `weight_zero_point`, packed along the outputs
@@ -41,40 +23,11 @@ class CompressedTensors:
     Packed integers are stored plus 2^(bits-1). Activations stay as they are.
     """
 
-    marks = frozenset({"weight_packed", "weight_scale"})
-    parts = frozenset(
-        {
-            "weight",
-            "weight_packed",
-            "weight_shape",
-            "weight_scale",
-            "weight_zero_point",
-            "weight_g_idx",
-            "input_scale",
-            "input_zero_point",
-        }
-    )
     deciding = frozenset({"weight_shape", "weight_g_idx"})
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        groups = settings.get("config_groups")
-        if not isinstance(groups, dict) or not groups:
-            raise ValueError("compressed-tensors without config_groups")
-        for group in (settings, *groups.values()):
-            layout = group.get("format") if isinstance(group, dict) else None
-            if layout is not None and layout not in _LAYOUTS:
-                raise ValueError(f"compressed-tensors in the layout {shown(layout)}")
-        sparsity = settings.get("sparsity_config")
-        if sparsity and (not isinstance(sparsity, dict) or sparsity.get("format") not in (None, "dense")):
-            raise ValueError(f"compressed-tensors with the sparsity_config {shown(sparsity)}")
-        if (transforms := settings.get("transform_config")) and transforms != {"config_groups": {}}:
-            raise ValueError(f"compressed-tensors with the transform_config {shown(transforms)}")
-        self._rules = list(dict.fromkeys(_rule(group) for group in groups.values()))
-        self.name = f"compressed-tensors {', '.join(rule.name for rule in self._rules)}"
 
     def read(self, parts: Mapping[str, torch.Tensor]) -> Quantized | torch.Tensor:
         cause: ValueError | None = None
-        for rule in self._rules:
+        for rule in self.rules:
             try:
                 return _read(rule, parts)
             except ValueError as error:
@@ -83,26 +36,7 @@ class CompressedTensors:
         raise cause
 
 
-def _rule(group: object) -> _Rule:
-    weights = group.get("weights") if isinstance(group, dict) else None
-    if not isinstance(weights, dict):
-        raise ValueError(f"compressed-tensors with the group {shown(group)}")
-    kind, bits = weights.get("type", "int"), stated(weights, "num_bits", 8)
-    if (kind, bits) not in (("int", 4), ("int", 8), ("float", 8)):
-        raise ValueError(f"compressed-tensors with {bits}-bit {str(kind)[:20]}")
-    strategy = weights.get("strategy") or ("group" if weights.get("group_size") else "tensor")
-    if strategy not in ("tensor", "channel", "group", "block"):
-        raise ValueError(f"compressed-tensors with scales by {shown(strategy)}")
-    return _Rule(
-        bits=bits,
-        floating=kind == "float",
-        symmetric=bool(weights.get("symmetric", True)),
-        group=stated_group(weights) if strategy == "group" else -1,
-        block=stated_block(weights.get("block_structure")) if strategy == "block" else None,
-    )
-
-
-def _read(rule: _Rule, parts: Mapping[str, torch.Tensor]) -> Quantized | torch.Tensor:
+def _read(rule: Rule, parts: Mapping[str, torch.Tensor]) -> Quantized | torch.Tensor:
     """Raises ValueError where the tensors are not kept by this rule."""
     scale = need(parts, "weight_scale", dims=None)
     if rule.floating:

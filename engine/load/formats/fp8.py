@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
-from engine.load.formats.settings import expect, need, shown
+from engine.load.formats.parts import expect, need
+from engine.load.schemes.fp8 import Fp8Settings
 from engine.nn.quantized import Quantized
 
 E4M3 = torch.float8_e4m3fn
 
 
-class Fp8:
+class Fp8(Fp8Settings):
     """`weight` [out, in] and `weight_scale_inv` [out / block, in / block], by which it is multiplied.
 
     Or `weight_scale`, a single one or one per output. Activations stay as they are: their scales are ignored.
     """
 
-    marks = frozenset({"weight_scale_inv", "weight_scale"})
-    parts = frozenset({"weight", "weight_scale_inv", "weight_scale", "input_scale", "activation_scale"})
     deciding = frozenset[str]()
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        if str(settings.get("fmt") or "e4m3") not in ("e4m3", "float8_e4m3fn"):
-            raise ValueError(f"fp8 in the number format {shown(settings['fmt'])}")
-        self._block = stated_block(settings.get("weight_block_size"))
-        self.name = f"fp8 {self._block[0]}x{self._block[1]}" if self._block else "fp8 per tensor"
 
     def read(self, parts: Mapping[str, torch.Tensor]) -> Quantized | torch.Tensor:
         name = "weight_scale_inv" if "weight_scale_inv" in parts else "weight_scale"
-        return scaled(need(parts, "weight", E4M3), name, need(parts, name, dims=None), self._block)
-
-
-def stated_block(value: object) -> tuple[int, int] | None:
-    """Outputs and inputs that share a scale. Raises ValueError."""
-    if value is None:
-        return None
-    if isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value):
-        return value[0], value[1]
-    raise ValueError(f"a block of {shown(value)}")
+        return scaled(need(parts, "weight", E4M3), name, need(parts, name, dims=None), self.block)
 
 
 def scaled(weight: torch.Tensor, name: str, scale: torch.Tensor, block: tuple[int, int] | None) -> Quantized:

@@ -7,30 +7,12 @@ from typing import Protocol
 
 import torch
 
+from engine.load.schemes import Settings
 from engine.nn.quantized import Quantized
 
 
-class Scheme(Protocol):
-    """How a checkpoint keeps its quantized matrices: which tensors make one up, and what they mean.
-
-    Made from a config.json's `quantization_config`. Raises ValueError, naming what it states, where that is
-    not read.
-    """
-
-    @property
-    def name(self) -> str:
-        """As a person knows it, with what was chosen: `gptq 4-bit g128`."""
-        ...
-
-    @property
-    def marks(self) -> frozenset[str]:
-        """The last parts of the names of tensors that only a quantized matrix has; any of them tells."""
-        ...
-
-    @property
-    def parts(self) -> frozenset[str]:
-        """The last parts of the names of all its tensors; what a matrix may lack is among them."""
-        ...
+class Scheme(Settings, Protocol):
+    """How a checkpoint keeps its quantized matrices: which tensors make one up, and what they mean."""
 
     @property
     def deciding(self) -> frozenset[str]:

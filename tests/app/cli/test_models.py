@@ -1,6 +1,7 @@
 """`mull models` in a home with other programs' stores: the real command, real files."""
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from cli import Home, one_line
 from fake_stores import put_in_cache, put_in_lm_studio, put_in_ollama
 from gguf_files import write_gguf
-from random_checkpoint import save_checkpoint
+from random_checkpoint import VOCABULARY, save_checkpoint
+from safetensors.torch import load_file
 
 QUESTION = ("--max-tokens", "4", "hello")
 
@@ -83,7 +85,7 @@ def test_people_read_a_table_and_what_is_wrong_below_it(home: Home, stored: Path
     rows = {line.split("  ")[-1]: line for line in done.stdout.splitlines()}
     assert "gguf Q8_0" in rows["ollama:small:latest"] and "fits" in rows["ollama:small:latest"]
     assert "unreadable" in rows["owner/files/cut.gguf"]
-    assert "owner/files/cut.gguf: cut.gguf is truncated" in done.stdout
+    assert "owner/files/cut.gguf: cannot be read: cut.gguf is truncated" in done.stdout
     assert "free on cpu" in done.stdout
 
 
@@ -99,15 +101,20 @@ def test_the_list_loads_neither_torch_nor_transformers(home: Home, stored: Path)
 
 def test_a_model_larger_than_the_memory_does_not_fit(home: Home, stored: Path) -> None:
     folder = save_checkpoint(home.folder / ".lmstudio" / "models" / "maker" / "huge", "qwen3")
-    elements = 2**40
-    header = {"lm_head.weight": {"dtype": "BF16", "shape": [elements], "data_offsets": [0, 2 * elements]}}
+    vocabulary, header, end = 2**34, dict[str, Any](), 0
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        shape = [vocabulary if size == VOCABULARY else size for size in tensor.shape]
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + 2 * math.prod(shape)]}
+        end += 2 * math.prod(shape)
     data = json.dumps(header).encode()
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(data).to_bytes(8, "little") + data)
-        file.truncate(8 + len(data) + 2 * elements)  # a hole: nothing is on the disk
+        file.truncate(8 + len(data) + end)  # a hole: nothing is on the disk
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": vocabulary}))
     try:
         model = listed(home)["lmstudio:maker/huge"]
-        assert model["fits"] == "no" and model["context"] == 0 and model["memory_bytes"] >= 2 * elements
+        assert model["fits"] == "no" and model["context"] == 0 and model["memory_bytes"] == end
         done = home.run("ask", "--model", "lmstudio:maker/huge", *QUESTION)
         assert "GB for its weights" in one_line(done, 3), "the loader says the same"
     finally:
