@@ -70,7 +70,9 @@ def measure(examinee: Examinee, problems: int, seed: int) -> dict[str, Any]:
     details: dict[str, Any] = {}
     bars = [
         *_thinking_bars(examinee, problem_set(problems, seed), details),
-        *_sampling_bars(examinee, problem_set(problems // 6, seed, tier="hard"), seed, details),
+        *_sampling_bars(
+            examinee, problem_set(max(len(FAMILIES), problems // 6), seed, tier="hard"), seed, details
+        ),
         *_planted_bars(examinee, problem_set(problems // 3, seed + 1), seed, details),
         *_tier_bars(examinee, problems // 3, seed, details),
         *_long_bars(examinee, problems // 9, seed, details),

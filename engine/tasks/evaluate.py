@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="seed of the problem set")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     options = parser.parse_args(argv)
-    fewest = 9 * len(FAMILIES) if options.bars else 1
+    fewest = 2 * len(FAMILIES) if options.bars else 1
     if options.problems < fewest:
         parser.error(f"--problems must be at least {fewest}")
     if not (options.model / "config.json").is_file():
