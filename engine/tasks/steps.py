@@ -13,12 +13,12 @@ Verdict = Literal["right", "wrong", "unknown"]
 _LONGEST_LINE = 200
 _LONGEST_NUMBER = 12
 _OPERATION = r"[+*/×x·-]"
-# A label in front ("2.", "Check:", "1 x"), kept apart from the sum itself.
-_LABEL = re.compile(r"(?:[A-Za-z]+: |\d+[.)] |[-*] )")
+# A label in front ("2.", "Check:", "Step 3:"); a dash is none, it could be a sign.
+_LABEL = re.compile(r"(?:[A-Za-z]+(?: \d+)?: |\d+[.)] |\* )")
 # What may follow the last number: digits found so far, a remark of the search, a full stop.
 _ENDS = re.compile(r"(?::(?P<found>\d+)| left [\d ]+| yes| no|\.)?")
 _SUM = re.compile(rf"\(*\d+\)*(?:{_OPERATION}\(*\d+\)*)*")
-_NAMED = re.compile(rf"(?:\d )?[A-Za-z]\w{{0,19}}(?:{_OPERATION}\w+)*")
+_NAMED = re.compile(r"(?:\d )?[A-Za-z]\w{0,19}(?:[+*/×·-]\w+)*")
 _TOKEN = re.compile(rf"\d+|[()]|{_OPERATION}")
 _COMPARISON = re.compile(r"(\d+)([<>])(\d+) (yes|no)\.?")
 

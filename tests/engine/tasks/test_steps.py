@@ -53,7 +53,7 @@ def test_a_planted_slip_is_the_first_wrong_line(family: str, seed: int) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        *("3 + 4 = 8", "4+7+1=12:33", "x = 3 + 4 = 8", "2*(3+4)=15", "12/4=4", "Check: 3+4=8", "1. 3+4=8"),
+        *("3 + 4 = 8", "4+7+1=12:33", "x = 3 + 4 = 8", "2*(3+4)=15", "12/4=4", "Step 1: 3+4=8", "1. 3+4=8"),
         *("3+4=7=8", "10+12=23 no", "14 - 5 = 8.", "3×4=13", "12>10 no", "7>9 yes", "2 x=x+5=7+5=11"),
     ],
 )
@@ -77,7 +77,8 @@ def test_a_right_line_is_right(line: str) -> None:
     [
         *("", "=", "3=4", "10/3=3", "24 = 2 dozen", "3 apples + 4 = 8", "-3+4=2", "2^3+1=8", "1/0=3"),
         *("3+4=7 (mod 5)", "3+4=7.5", "0.5+1=2", "Fay > Gus", "1+1=3 in this story", "a+b=c", "(3+4=9"),
-        *("9" * 500 + "+1=2", "1+" * 99 + "1=3", "f(2)=3+4=8"),
+        *("9" * 500 + "+1=2", "1+" * 99 + "1=3", "f(2)=3+4=8", "- 3 + 4 = 1"),
+        "x" * 180 + "!=3+4=8",  # read in time that does not explode
     ],
 )
 def test_a_line_of_another_form_is_neither(line: str) -> None:
