@@ -44,6 +44,16 @@ def sessions_directory() -> Path:
     return data_directory() / "sessions"
 
 
+def bench_directory() -> Path:
+    """The answers of benches, to go on from."""
+    return data_directory() / "bench"
+
+
+def calibrations_directory() -> Path:
+    """What calibration found of each model."""
+    return data_directory() / "calibration"
+
+
 def prompts_directory() -> Path:
     """What prompts were computed to, kept for the next time; may be lost, and takes much room."""
     return platformdirs.user_cache_path(APP) / "prompts"

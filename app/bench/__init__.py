@@ -1,0 +1,1 @@
+"""`mull bench`: accuracy against what it costs, over models, methods and thinking budgets."""
