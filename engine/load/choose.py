@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+from collections import Counter
 from dataclasses import replace
 
 import torch
 
 from engine.load.errors import BadSpec, ModelError
 from engine.load.foresee import Foreseen
-from engine.load.plan import NONE, QuantPlan, plan_of
+from engine.load.plan import NONE, QuantPlan, matches, plan_of
 from engine.load.quantizer import Quantize
 from engine.load.source import Source
 from engine.nn.quantized import Kind, Quantized
@@ -19,6 +21,7 @@ from profiles.catalogue import Profile
 
 _ROOM = 0.8
 """Of the free memory, what `auto` gives the weights: the rest is for keys and values."""
+_SUGGESTED = 6
 _STEPS: tuple[Kind | None, ...] = (None, "s8", "u4")
 """From most exact to smallest."""
 
@@ -26,7 +29,8 @@ _STEPS: tuple[Kind | None, ...] = (None, "s8", "u4")
 def choose(quant: str | None, profile: Profile, foreseen: Foreseen, itemsize: int, free: int) -> QuantPlan:
     """The plan for a checkpoint whose plain values take `itemsize` bytes, with `free` bytes of memory.
 
-    Raises BadSpec for what cannot be asked for, ModelError for a checkpoint that is quantized already.
+    Raises BadSpec for what cannot be asked for, or matches nothing, ModelError for a checkpoint that is
+    quantized already.
     """
     if foreseen.quantization is not None:
         if quant not in (None, NONE, AUTO):
@@ -41,6 +45,8 @@ def choose(quant: str | None, profile: Profile, foreseen: Foreseen, itemsize: in
     except ValueError as error:
         raise BadSpec(str(error)) from error
     plan = plan_of(asked, foreseen.tied, by)
+    if quant is not None:  # a profile is for many models
+        check_patterns(plan, foreseen)
     if asked.base != AUTO:
         return plan
     first = _STEPS.index(preferred(profile, foreseen.parameters))
@@ -51,6 +57,20 @@ def choose(quant: str | None, profile: Profile, foreseen: Foreseen, itemsize: in
     size = foreseen.memory(plan, itemsize)
     why = "what such hardware is best used with" if base == _STEPS[first] else "what the memory has room for"
     return replace(plan, reason=f"{why}: {size / 1e9:.1f} of {free / 1e9:.1f} GB free")
+
+
+def check_patterns(plan: QuantPlan, foreseen: Foreseen) -> None:
+    """Raises BadSpec for an exception that is meant for no matrix of the model."""
+    paths = [name.removesuffix(".weight") for name in foreseen.matrices]
+    called = [name for name, _ in Counter(path.rpartition(".")[2] for path in paths).most_common()]
+    for pattern, _ in plan.exceptions:
+        if not any(matches(pattern, path) for path in paths):
+            near = difflib.get_close_matches(pattern.rpartition(".")[2], called)
+            names = list(dict.fromkeys([*near, *called]))[:_SUGGESTED]
+            raise BadSpec(
+                f"no matrix of this model that can be quantized matches {pattern[:60]!r}",
+                f"its matrices are called {', '.join(names)}; a pattern is for the end of a path",
+            )
 
 
 def preferred(profile: Profile, parameters: int) -> Kind | None:

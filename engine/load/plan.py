@@ -61,7 +61,7 @@ class QuantPlan:
         if wanted is not None and path.rpartition(".")[2] in (_HEADS + _EMBEDDINGS if self.tied else _HEADS):
             wanted = "s8"
         for pattern, kind in self.exceptions:
-            if fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*.{pattern}"):
+            if matches(pattern, path):
                 wanted = kind
         possible: tuple[Kind, ...] = (wanted, "s8") if wanted else ()
         return next((kind for kind in possible if can_round(kind, shape[-1])), None)
@@ -80,6 +80,11 @@ class QuantPlan:
         if kind == "f8":
             return 1 + 4 / shape[-1]
         return (0.5 if kind == "u4" else 1) + _SCALE_BYTES / self.group(name, shape)
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether an exception is meant for a parameter, whose path ends with no `.weight`."""
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*.{pattern}")
 
 
 def way(plan: QuantPlan) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.load.checkpoint import Checkpoint, inspect
-from engine.load.choose import quantize_by
+from engine.load.choose import check_patterns, quantize_by
 from engine.load.errors import BadSpec, ModelError
 from engine.load.foresee import foresee
 from engine.load.locate import locate
@@ -78,7 +78,9 @@ def _other(name: str, original: Checkpoint) -> _Other:
         except ValueError as error:
             raise BadSpec(str(error)) from error
         plan: QuantPlan = plan_of(asked, bool(original.config.tie_word_embeddings), "as asked for")
-        size = foresee(original).memory(plan, BYTES[original.source.dtype])
+        foreseen = foresee(original)
+        check_patterns(plan, foreseen)
+        size = foreseen.memory(plan, BYTES[original.source.dtype])
         return _Other(f"--quant {name}", original, quantize_by(plan), size, _PLAN)
     if name == AUTO:
         raise BadSpec("auto goes by this machine's memory", "name a kind: int8, int4 or fp8")

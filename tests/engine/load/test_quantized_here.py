@@ -293,3 +293,23 @@ def test_the_config_of_a_quantized_model_is_left_as_it_was(tmp_path: Path) -> No
     before = json.loads((folder / "config.json").read_text())
     assert not hasattr(loaded(folder, "int8").config, "quantization_config")
     assert json.loads((folder / "config.json").read_text()) == before
+
+
+@pytest.mark.parametrize(
+    ("quant", "pattern", "meant"),
+    [
+        ("int4,down_prj=int8", "down_prj", "down_proj"),
+        ("int8,*.mlp.up_prj=none,lm_head=none", "*.mlp.up_prj", "up_proj"),
+        ("none,norm=int8", "norm", "up_proj"),
+        ("auto,layers.9.*=none", "layers.9.*", "up_proj"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_refused_with_names_that_could_be_meant(
+    tmp_path: Path, quant: str, pattern: str, meant: str
+) -> None:
+    folder = save_checkpoint(tmp_path / "model", "llama")
+    with pytest.raises(BadSpec) as caught:
+        create(ModelSpec(model=str(folder), quant=quant), detect().profile, CPU)
+    assert repr(pattern) in str(caught.value) and meant in caught.value.hint
+    profile = replace(detect().profile, quant=quant)
+    create(ModelSpec(model=str(folder)), profile, CPU).close()  # a profile is for models of all kinds
