@@ -1,7 +1,7 @@
 """Weights that were quantized as they were loaded, on disk: the next start reads them and not the model's.
 
 They lie under a key of the checkpoint's files and of how they were quantized, in the names of the model's own
-parameters. What is missing, cut short or not readable is quantized again.
+parameters, with their checksums. What is missing, cut short, not readable or changed is quantized again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,23 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from engine.load.checksum import checksum
 from engine.load.errors import ModelError
 from engine.load.identity import identity
 from engine.load.matrices import Lazy
 from engine.load.plan import QuantPlan, way
 from engine.load.source import Source
-from engine.load.weights import read_header
+from engine.load.tensor import DTYPES, read_tensor
+from engine.load.weights import Stored, read_header
 from engine.nn.quant_modules import Holder
 from engine.nn.quantized import Quantized
 from engine.quantized_folder import QuantizedFolder, mark_used
 
-_FORMAT = 1
+_FORMAT = 2
 _SHARD_BYTES = 256 * 2**20
 """A file's tensors are held twice while it is written."""
-_MATRICES = "matrices"
+_MATRICES, _SUMS, _DIGEST = "matrices", "sums", "digest"
+"""In a file's metadata: what its matrices are, its tensors' checksums, and a hash of what it says of all."""
 
 log = logging.getLogger("mull.engine")
 
@@ -55,39 +59,50 @@ class KeptSource:
         if not self.files:
             raise ModelError(f"{folder} has no weights")
         self.quantization = name
-        self._matrices: dict[str, tuple[Path, dict[str, Any]]] = {}
-        self._tensors: dict[str, Path] = {}
+        self._matrices: dict[str, dict[str, Any]] = {}
+        self._tensors: dict[str, Stored] = {}
+        self._sums: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
         for file in self.files:
             header = read_header(file)
             with safe_open(file, framework="pt") as opened:
-                matrices = json.loads((opened.metadata() or {}).get(_MATRICES, "{}"))
-            for name_, meaning in matrices.items():
-                self._matrices[name_] = (file, meaning)
+                metadata = opened.metadata() or {}
+            matrices, sums = json.loads(metadata[_MATRICES]), json.loads(metadata[_SUMS])
+            shapes = {tensor: (stored.dtype, stored.shape) for tensor, stored in header.items()}
+            if metadata[_DIGEST] != _digest(matrices, sums, shapes):
+                raise ModelError(f"{file} is not what was written")
+            self._matrices |= matrices
+            self._tensors |= header
+            self._sums |= sums
             for tensor, stored in header.items():
                 parameter = tensor.partition("|")[0]
                 self.sizes[parameter] = self.sizes.get(parameter, 0) + stored.nbytes
-                if "|" not in tensor:
-                    self._tensors[tensor] = file
 
     @contextmanager
     def open(self, mapped: bool = True) -> Iterator[dict[str, Any]]:
-        with ExitStack() as stack:
-            handles = {file: stack.enter_context(safe_open(file, framework="pt")) for file in self.files}
-            found: dict[str, Any] = {
-                name: handles[file].get_slice(name) for name, file in self._tensors.items()
-            }
-            for name, (file, meaning) in self._matrices.items():
-                found[name] = Lazy(_reader(handles[file], name, meaning), self.sizes[name])
-            yield found
+        """Nothing is `mapped`: the bytes whose checksum was right are those that are computed with."""
+        yield {
+            name: Lazy(partial(self._matrix if name in self._matrices else self._tensor, name), size)
+            for name, size in self.sizes.items()
+        }
 
-
-def _reader(handle: Any, name: str, meaning: Mapping[str, Any]) -> Any:
-    def read() -> Quantized:
-        parts = {part: handle.get_tensor(f"{name}|{part}") for part in meaning["parts"]}
+    def _matrix(self, name: str) -> Quantized:
+        meaning = self._matrices[name]
+        parts = {part: self._tensor(f"{name}|{part}") for part in meaning["parts"]}
         return Quantized(kind=meaning["kind"], group=meaning["group"], **parts)
 
-    return read
+    def _tensor(self, name: str) -> torch.Tensor:
+        """Raises ModelError where it is not what was written."""
+        tensor = read_tensor(self._tensors[name])
+        if checksum(tensor) != self._sums[name]:
+            raise ModelError(f"{self._tensors[name].file} is damaged at {name}")
+        return tensor
+
+
+def _digest(matrices: Mapping[str, Any], sums: Mapping[str, str], shapes: Mapping[str, Any]) -> str:
+    """Of all that a file says of its tensors."""
+    said = json.dumps([matrices, sums, shapes], sort_keys=True)
+    return blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 def find(folder: QuantizedFolder, key: str, name: str) -> KeptSource | None:
@@ -107,26 +122,30 @@ def find(folder: QuantizedFolder, key: str, name: str) -> KeptSource | None:
 
 def keep(folder: QuantizedFolder, key: str, model: Any) -> None:
     """Write a loaded model's parameters, quantized or not. Where that fails, nothing is kept."""
-    target, partial = folder.model(key), folder.unnamed(key)
+    target, unfinished = folder.model(key), folder.unnamed(key)
     try:
         tensors, meanings = _parts(model)
         size = sum(tensor.nbytes for tensor in tensors.values())
         if target.exists() or not folder.make_room(size):
             return
-        partial.mkdir(mode=0o700, parents=True)
+        unfinished.mkdir(mode=0o700, parents=True)
         for number, names in enumerate(_shards(tensors)):
             parameters = {name.partition("|")[0] for name in names}
             matrices = {name: meanings[name] for name in parameters if name in meanings}
+            held = {name: tensors[name].detach().cpu().contiguous() for name in names}
+            sums = {name: checksum(tensor) for name, tensor in held.items()}
+            shapes = {name: (DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in held.items()}
+            said = {_MATRICES: json.dumps(matrices), _SUMS: json.dumps(sums)}
             save_file(
-                {name: tensors[name].detach().cpu().contiguous() for name in names},
-                partial / f"{number:04}.safetensors",
-                metadata={_MATRICES: json.dumps(matrices)},
+                held,
+                unfinished / f"{number:04}.safetensors",
+                metadata={**said, _DIGEST: _digest(matrices, sums, shapes)},
             )
-        partial.rename(target)
+        unfinished.rename(target)
     except Exception as error:  # the model is loaded: that it is not kept costs the next start, no answer
         log.warning("quantized weights are not kept in %s: %s", folder.path, error)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _parts(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, Any]]]:

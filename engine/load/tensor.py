@@ -18,6 +18,10 @@ _DTYPES = {
 }
 
 
+DTYPES = {dtype: name for name, dtype in _DTYPES.items()}
+"""By which names safetensors has them."""
+
+
 def outline(stored: Stored) -> torch.Tensor:
     """The tensor without its values, on the meta device. Raises ModelError for an unknown dtype."""
     return torch.empty(stored.shape, dtype=_dtype(stored), device="meta")

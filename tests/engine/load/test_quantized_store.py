@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.load import planned
 from engine.load.checkpoint import inspect
+from engine.load.checksum import checksum
 from engine.load.plan import plan_of
 from engine.nn import rounding
 from engine.protocol.quant import parse_quant
@@ -109,6 +111,10 @@ def damages() -> Iterator[tuple[str, Any]]:
     yield "empty", lambda file: os.truncate(file, 0)
     yield "another thing", lambda file: file.write_bytes(b"<!doctype html>" * 100)
     yield "gone", lambda file: file.unlink()
+    yield (
+        "scales of another type",
+        lambda file: file.write_bytes(file.read_bytes().replace(b'"F16"', b'"I16"')),
+    )
     yield "foreign", lambda file: save_file({"x": torch.zeros(3)}, file, metadata={"matrices": '{"x": {}}'})
 
 
@@ -120,6 +126,40 @@ def test_what_is_damaged_is_quantized_again(llama: Loader, damage: str, do: Any)
     found, anew = llama()
     assert anew and torch.equal(found, expected)
     assert not llama()[1]
+
+
+def flip(file: Path, place: int) -> None:
+    """One bit."""
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1 << place % 8
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("part", ["what it says of them", "codes and scales"])
+def test_a_flipped_bit_never_becomes_a_wrong_weight(llama: Loader, part: str) -> None:
+    expected, _ = llama()
+    rng = random.Random(part)
+    for _ in range(8):
+        (kept,) = llama.store.kept()
+        (file,) = kept.path.glob("*.safetensors")
+        begin = 8 + int.from_bytes(file.read_bytes()[:8], "little")
+        said = file.read_bytes()[:begin].rstrip()
+        where = (8, len(said)) if part.startswith("what") else (begin, file.stat().st_size)
+        flip(file, rng.randrange(*where))
+        found, anew = llama()
+        assert anew and torch.equal(found, expected)
+
+
+def test_every_bit_and_every_place_counts_in_a_checksum() -> None:
+    values = torch.arange(5001, dtype=torch.int16)  # in two rows of 4 KiB and a part of one
+    rows = torch.cat([values[2048:4096], values[:2048], values[4096:]])
+    known = checksum(values)
+    assert checksum(values.clone()) == known != checksum(rows)
+    for place in (0, 2047, 2048, 4095, 4999, 5000):
+        for bit in (1, 1 << 14):
+            changed = values.clone()
+            changed[place] ^= bit
+            assert checksum(changed) != known
 
 
 def test_files_in_shards_come_back_whole(llama: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
