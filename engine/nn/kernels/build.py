@@ -95,7 +95,10 @@ def _loaded(path: Path) -> Kernels:
 
 def _compiler() -> list[str]:
     """The command; CC may hold arguments too."""
-    wanted = shlex.split(os.environ.get("CC", ""))
+    try:
+        wanted = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise NoKernels(f"CC is no command: {str(error).lower()}", "correct or unset CC") from error
     found = next(filter(None, map(shutil.which, [wanted[0]] if wanted else ["cc", "gcc", "clang"])), None)
     if wanted and found is None:
         raise NoKernels(f"CC names {wanted[0]}, which is not there", "correct or unset CC")

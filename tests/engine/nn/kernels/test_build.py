@@ -120,6 +120,7 @@ def test_without_a_compiler_the_line_says_how_to_get_one(tmp_path: Path) -> None
         "there is no C compiler (cc, gcc or clang); install one"
     )
     assert "CC names nothing-like-it, which is not there" in none(CC="nothing-like-it -m64")
+    assert "CC is no command: no closing quotation; correct or unset CC" in none(CC='cc "-O2')
 
 
 def test_a_compiler_that_fails_is_quoted(
