@@ -7,6 +7,7 @@ and rotary embedding are left out, as they are in `torch.utils.flop_counter`); a
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from profiles.catalogue import Profile
 from profiles.shape import ModelShape, UnsupportedModel, shape_from_config
@@ -171,6 +172,7 @@ def roofline_seconds(flops: int, bytes_moved: int, profile: Profile, dtype: str)
     return max(flops / peak.value, bytes_moved / bandwidth.value)
 
 
+@lru_cache(maxsize=64)  # the meter asks for every token
 def _linear_weights(shape: ModelShape, experts: float) -> float:
     """Weights of all layers' linears with `experts` routed experts counted per MoE layer."""
     matrices = 3 if shape.gated else 2

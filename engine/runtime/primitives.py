@@ -164,6 +164,8 @@ def extend(
                     sequence, primitive, kind or pending, pending, drafts, len(drafts) + 1
                 )
                 drafts = drafts[: len(rows) - 1]  # fewer where memory is short
+                if not drafts:
+                    rows = [sequence.logits]  # on the host already
                 forwarded = sequence.account.forwarded[-1]
             known = len(sequence.ids)
             for at, logits in enumerate(rows):
