@@ -44,14 +44,6 @@ def keep(record: CalibrationRecord) -> Path:
     return path
 
 
-def known(fingerprint: str) -> CalibrationRecord | None:
-    """What was found of a model; None where nothing was, or the file is damaged."""
-    try:
-        return msgspec.json.decode(path_of(fingerprint).read_bytes(), type=CalibrationRecord)
-    except (OSError, msgspec.MsgspecError):
-        return None
-
-
 def _record(report: BenchReport, model: str, cells: Sequence[Measured]) -> CalibrationRecord:
     free = [
         one.line

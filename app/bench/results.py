@@ -67,6 +67,7 @@ class AnswerLine(Struct, frozen=True, kw_only=True, tag="answer", tag_field="lin
 
 Line = CellLine | AnswerLine
 
+_BEGIN = b'{"line"'
 _decoder = msgspec.json.Decoder(Line)
 _encoder = msgspec.json.Encoder()
 
@@ -88,13 +89,15 @@ class Results:
         whole, number = 0, 0
         for number, raw in enumerate(self._file, 1):
             if not raw.endswith(b"\n"):
+                if not (raw.startswith(_BEGIN) or _BEGIN.startswith(raw)):
+                    self.unread.append(number)
                 break  # it was being written when the bench was killed
             whole += len(raw)
             try:
                 self._take(_decoder.decode(raw))
             except msgspec.MsgspecError:
                 self.unread.append(number)
-        if self.unread and not self.cells:
+        if self.unread and not self.answers:
             raise CommandError(f"{self.path} is no file of mull bench", "give another file to --out")
         self._file.seek(whole)
         self._file.truncate()
