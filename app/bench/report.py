@@ -273,6 +273,10 @@ def _notes(plan: Plan, found: Sequence[Measured], results: Results) -> Iterable[
         yield f"{unanswered:,} answers do not fit into the context and count as wrong"
     if len({len(cell.by_problem) for cell in found}) > 1:
         yield "the bench is not finished: rows have answers to different numbers of problems"
+    for model in dict.fromkeys(cell.cell.model for cell in found):
+        thinking = [cell for cell in found if cell.cell.model == model and cell.cell.think != "off"]
+        if thinking and not any(one.line.thinking_tokens for cell in thinking for one in cell.judged):
+            yield f"{model} has no thinking format that mull knows: all its budgets are the same"
     temperatures = [header.environment.temperature for header in results.cells.values()]
     asked = plan.template.temperature
     if plan.samples > 1 and (asked == 0 or (asked is None and temperatures and not any(temperatures))):

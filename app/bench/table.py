@@ -8,7 +8,9 @@ from app import figures
 from engine.protocol import Quantity
 from engine.protocol.bench import BenchEnough, BenchReport
 
-LONGEST_MODEL = 24
+LONGEST_MODEL, SHORTEST_MODEL = 32, 14
+WIDE = 100
+"""Columns from which on long names of models have room."""
 FRONT = "◆"
 
 
@@ -23,43 +25,43 @@ def heading(report: BenchReport) -> str:
     )
 
 
-def columns(report: BenchReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Headings and rows; of models and methods only where there are several."""
-    models = len({row.model for row in report.cells}) > 1
-    counts = len({row.n for row in report.cells}) > 1
-    several = report.samples > 1
-    headings = (
-        *(("model",) if models else ()),
-        "method",
-        "think",
-        *(("n",) if counts else ()),
-        "solved",
-        "95 %",
-        *(("any",) if several else ()),
-        "tokens",
-        "time",
-        "compute",
-        "energy",
-        "",
-    )
-    rows = [
-        (
-            *((_short(row.model),) if models else ()),
-            row.method,
-            row.budget,
-            *((figures.count(row.n),) if counts else ()),
-            f"{100 * row.accuracy:.1f} %",
-            f"{100 * row.accuracy_low:.0f}–{100 * row.accuracy_high:.0f}",
-            *((f"{100 * (row.any_right or 0):.0f} %",) if several else ()),
-            tokens(row.tokens),
-            figures.quantity(row.seconds),
-            figures.quantity(row.flops),
-            figures.quantity(row.joules),
-            FRONT if row.front else "",
-        )
-        for row in report.cells
-    ]
-    return headings, rows
+def columns(report: BenchReport, width: int = 80) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headings and rows; models, methods and numbers of problems only where they are not the same throughout.
+
+    A mark stands in the heading where it is that of all cells below it.
+    """
+    cells = report.cells
+    table: dict[str, list[str]] = {}
+    if len({row.model for row in cells}) > 1:
+        table["model"] = [
+            _short(row.model, LONGEST_MODEL if width >= WIDE else SHORTEST_MODEL) for row in cells
+        ]
+    if (
+        len({(row.model, row.budget) for row in cells}) < len(cells)
+        or len({row.method for row in cells}) == 1
+    ):
+        table["method"] = [row.method for row in cells]
+    table["think"] = [row.budget for row in cells]
+    if len({row.n for row in cells}) > 1:
+        table["n"] = [figures.count(row.n) for row in cells]
+    table["solved"] = [f"{100 * row.accuracy:.1f} %" for row in cells]
+    table["95 %"] = [f"{100 * row.accuracy_low:.0f}–{100 * row.accuracy_high:.0f}" for row in cells]
+    if report.samples > 1:
+        table["any"] = [f"{100 * (row.any_right or 0):.0f} %" for row in cells]
+    for name, quantities in (
+        ("tokens", [row.tokens for row in cells]),
+        ("time", [row.seconds for row in cells]),
+        ("compute", [row.flops for row in cells]),
+        ("energy", [row.joules for row in cells]),
+    ):
+        plain = [_amount(figure) for figure in quantities]
+        marks = [figures.MARKS[figure.method] for figure in quantities]
+        if len(set(marks)) == 1:
+            table[f"{name} {marks[0]}".rstrip()] = plain
+        else:
+            table[name] = [f"{text} {mark}" for text, mark in zip(plain, marks, strict=True)]
+    table[""] = [FRONT if row.front else "" for row in cells]
+    return tuple(table), list(zip(*table.values(), strict=True))
 
 
 def remarks(report: BenchReport) -> Iterator[str]:
@@ -86,12 +88,15 @@ def enough(found: BenchEnough, *, several: bool) -> str:
     )
 
 
-def tokens(figure: Quantity) -> str:
-    """A mean number of tokens with its mark."""
-    if figure.value is None:
-        return figures.UNKNOWN
-    return f"{figure.value:,.1f} {figures.MARKS[figure.method]}"
+def _amount(figure: Quantity) -> str:
+    """Without a mark; a number without a unit is one of tokens."""
+    if figure.unit == "1" and figure.value is not None:
+        return f"{figure.value:,.1f}"
+    return figures.quantity(figure, mark=False)
 
 
-def _short(model: str) -> str:
-    return model if len(model) <= LONGEST_MODEL else f"{model[: LONGEST_MODEL - 1]}…"
+def _short(model: str, longest: int = LONGEST_MODEL) -> str:
+    """A name that fits: without its owner, and then without its middle."""
+    if len(model) > longest:
+        model = model.rpartition("/")[2]
+    return model if len(model) <= longest else f"{model[: longest - 5]}…{model[-4:]}"

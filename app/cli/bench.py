@@ -254,14 +254,15 @@ class Teller:
 def _show(result: BenchReport) -> None:
     show(table.heading(result))
     show("")
-    show_table(*table.columns(result))
+    width = shutil.get_terminal_size().columns
+    show_table(*table.columns(result, width))
     show("")
     for remark in table.remarks(result):
         show(remark)
     drawn = chart.chart(result)
     if drawn is not None:
         show("")
-        for line in plot_text.draw(drawn, shutil.get_terminal_size().columns):
+        for line in plot_text.draw(drawn, width):
             show(line or " ")
 
 

@@ -1,4 +1,4 @@
-"""Plots of a report: in characters, as SVG and as PNG."""
+"""How a report looks: its table, and plots in characters, as SVG and as PNG."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from app.bench.chart import Chart, chart
 from app.bench.drawing import HEIGHT, WIDTH, Words, shapes
 from app.bench.pictures import png, svg
 from app.bench.plot_text import draw
+from app.bench.table import columns
 from engine.protocol.bench import BenchReport
 
 MakeReport = Callable[..., BenchReport]
@@ -64,6 +65,22 @@ def test_a_png_has_the_colors_of_the_lines(make_report: MakeReport) -> None:
     colors = {color for _, color in image.getcolors(1 << 24) or []}
     assert image.size == (2 * WIDTH, 2 * HEIGHT)
     assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0xB8, 0xB8, 0xB8)} <= colors
+
+
+def test_a_table_of_two_models_fits_eighty_columns_and_says_how_each_figure_was_obtained(
+    make_report: MakeReport,
+) -> None:
+    report = make_report(["tiny", "Qwen/Qwen3-0.6B-Instruct-2507"])
+    headings, rows = columns(report, 80)
+    widths = [max(map(len, cells)) for cells in zip(headings, *rows, strict=True)]
+    assert sum(widths) + 2 * (len(widths) - 1) <= 80
+    assert {"tokens ●", "time ●", "compute ◐", "energy"} <= set(headings) and "method" not in headings
+    assert {row[0] for row in rows} == {"tiny", "Qwen3-0.6…2507"} and all("n/a" in row for row in rows)
+    modelled = msgspec.structs.replace(report.cells[0].flops, method="modelled")
+    mixed = (msgspec.structs.replace(report.cells[0], flops=modelled), *report.cells[1:])
+    headings, rows = columns(msgspec.structs.replace(report, cells=mixed), 80)
+    at = headings.index("compute")
+    assert [row[at][-1] for row in rows] == ["○"] + ["◐"] * 7
 
 
 def test_without_a_figure_for_the_cost_there_is_no_plot(make_report: MakeReport) -> None:
