@@ -205,6 +205,11 @@ def _show_written(written: Written) -> None:
     )
     if written.calibration:
         show(f"calibrated on {written.calibration}")
+    if written.rounded:
+        show(
+            f"{figures.count(written.rounded)} matrices are of experts that these sent too few tokens to, "
+            "and rounded without any"
+        )
 
 
 def _show_quality(quality: Quality) -> None:

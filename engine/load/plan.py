@@ -19,7 +19,7 @@ from engine.protocol.quant import Quant
 
 KINDS: Mapping[str, Kind] = {"int8": "s8", "int4": "u4", "fp8": "f8"}
 NONE = "none"
-_ROUTERS = ("gate", "router", "shared_expert_gate")
+ROUTERS = ("gate", "router", "shared_expert_gate")
 _HEADS = ("lm_head", "embed_out")
 _EMBEDDINGS = ("embed_tokens", "wte", "embed_in")
 _FEED_FORWARD = (
@@ -55,7 +55,7 @@ class QuantPlan:
     def kind(self, name: str, shape: tuple[int, ...]) -> Kind | None:
         """In what the parameter [..., out, in] of this name is kept; None for its own dtype."""
         path = name.removesuffix(".weight")
-        if len(shape) < 2 or "norm" in path.rpartition(".")[2] or path.rpartition(".")[2] in _ROUTERS:
+        if len(shape) < 2 or "norm" in path.rpartition(".")[2] or path.rpartition(".")[2] in ROUTERS:
             return None
         wanted = self.base
         if wanted is not None and path.rpartition(".")[2] in (_HEADS + _EMBEDDINGS if self.tied else _HEADS):

@@ -62,6 +62,8 @@ class Written(Struct, frozen=True, kw_only=True):
     matrices: int
     calibration: str | None = None
     """Which texts GPTQ was shown, where it was."""
+    rounded: int = 0
+    """Of the matrices, those of experts that GPTQ was shown too few tokens of: rounded without any."""
 
 
 class QualityRow(Struct, frozen=True, kw_only=True):

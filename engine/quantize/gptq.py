@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from engine.load.json_file import read_json
 from engine.load.tokenizer import HubTokenizer
 from engine.protocol.quantize import Calibration, Making, Written
 from engine.quantize import layers
+from engine.quantize.experts import MATRICES, SolvedExpert, experts_in, solve_experts, stored_names
 from engine.quantize.folder import Shards, copy_settings, new_folder, write_config
 from engine.quantize.layers import Batch
 from engine.quantize.matrices import BYTES, own_bytes
@@ -30,26 +32,40 @@ _MULTIPLE = 32
 _SEED = 0
 
 
+@dataclass(frozen=True)
+class SolvedLinear:
+    """A linear by its path in the model."""
+
+    module: str
+    solved: Solved
+
+
 def make_gptq(checkpoint: Checkpoint, making: Making, device: str, emit: Emit) -> Written:
     """Write the checkpoint in the format that AutoGPTQ gave its name to. Raises ModelError."""
-    if checkpoint.shape.experts:
-        raise ModelError(
-            f"{checkpoint.folder} has experts, which transformers keeps together and GPTQ solves apart",
-            "use --to int4, which rounds them without data",
-        )
     plain = checkpoint.source.plain
+    of_experts = stored_names(plain)
+    if checkpoint.shape.experts and not of_experts:
+        raise ModelError(
+            f"{checkpoint.folder} has all experts of a layer in one tensor; the format has no place for it",
+            "use --quant, which loads it quantized",
+        )
     with new_folder(Path(making.out), _most_bytes(checkpoint, making)) as folder:
         tokenizer = HubTokenizer(checkpoint.folder)
         model = load(checkpoint, device, emit)
         texts, described = _texts(model, tokenizer, making.calibration, emit)
-        shards, solved = Shards(folder), set()
-        for module, found in _solved(model, texts, making, device, emit):
-            name = next((n for n in (module, module.partition(".")[2]) if f"{n}.weight" in plain), None)
+        shards, solved, rounded = Shards(folder), set(), 0
+        for found in _solved(model, texts, making, device, emit):
+            if isinstance(found, SolvedExpert):
+                name, rounded = of_experts.get(found.place), rounded + found.rounded
+                module = "{2} matrix of expert {1} in layer {0}".format(*found.place)
+            else:
+                module = f"{found.module}.weight"
+                name = next((n for n in (module, module.partition(".")[2]) if n in plain), None)
             if name is None:
-                raise ModelError(f"{checkpoint.folder} has no {module}.weight", "use --to int4")
-            solved.add(f"{name}.weight")
-            for part, tensor in gptq_tensors(found).items():
-                shards.add(f"{name}.{part}", tensor)
+                raise ModelError(f"{checkpoint.folder} has no {module} of its own", "use --quant")
+            solved.add(name)
+            for part, tensor in gptq_tensors(found.solved).items():
+                shards.add(f"{name.removesuffix('.weight')}.{part}", tensor)
         with checkpoint.source.open() as tensors:
             for name in plain:
                 if name not in solved:
@@ -63,6 +79,7 @@ def make_gptq(checkpoint: Checkpoint, making: Making, device: str, emit: Emit) -
         bytes=shards.nbytes,
         bytes_before=own_bytes(checkpoint),
         matrices=len(solved),
+        rounded=rounded,
         calibration=described,
     )
 
@@ -125,31 +142,41 @@ def _texts(
 @torch.inference_mode()
 def _solved(
     model: Any, texts: list[list[int]], making: Making, device: str, emit: Emit
-) -> Iterator[tuple[str, Solved]]:
-    """Every linear of every layer, by its path; the layers are gone afterwards."""
+) -> Iterator[SolvedLinear | SolvedExpert]:
+    """Every matrix of every layer; the layers are gone afterwards."""
     path, stack = layers.decoder_layers(model)
-    names = {
-        f"{path}.{i}.{name}": m for i, layer in enumerate(stack) for name, m in layers.linears(layer).items()
-    }
-    if not names:
+    count = 0
+    for number, layer in enumerate(stack):
+        experts = experts_in(layer)
+        shapes = {name: tuple(linear.weight.shape) for name, linear in layers.linears(layer).items()}
+        count += len(shapes) + sum(MATRICES * module.num_experts for module in experts.values())
+        for name, module in experts.items():
+            outputs, inputs = module.down_proj.shape[1:]
+            shapes |= {f"{name} up": (inputs, outputs), f"{name} down": (outputs, inputs)}
+        for name, (outputs, inputs) in shapes.items():
+            if outputs % _MULTIPLE or inputs % _MULTIPLE:
+                raise ModelError(
+                    f"{path}.{number}.{name} is {outputs} × {inputs}, not multiples of {_MULTIPLE}",
+                    "use --to int8, or a model with wider layers",
+                )
+    if not count:
         raise ModelError(f"{type(model).__name__} has no linears in its layers", "use --quant")
-    for name, module in names.items():
-        if module.in_features % _MULTIPLE or module.out_features % _MULTIPLE:
-            raise ModelError(
-                f"{name} is {module.out_features} × {module.in_features}, not multiples of {_MULTIPLE}",
-                "use --to int8, or a model with wider layers",
-            )
     found = layers.batches(model, stack, texts)
-    pace = Pace(emit, "solving matrices", len(names), len(stack))
+    pace = Pace(emit, "solving matrices", count, len(stack))
     for number, layer in enumerate(stack):
         layer.to(device, torch.float32)
-        groups = layers.sharing(layer, number, found[0])
+        groups, experts = layers.sharing(layer, number, found[0]), experts_in(layer)
+        steps = len(groups) + len(experts)
         for group in groups:
             solved = _solve_group(layer, number, group, found, making, f"{path}.{number}")
             for name, (module, result) in solved.items():
                 module.weight.copy_(result.values())
-                yield f"{path}.{number}.{name}", result
-            pace.step(1 / len(groups), len(group))
+                yield SolvedLinear(f"{path}.{number}.{name}", result)
+            pace.step(1 / steps, len(group))
+        for name, module in experts.items():
+            for each in solve_experts(layer, number, name, found, making):
+                yield each
+                pace.step(1 / steps / (MATRICES * module.num_experts))
         for batch in found:
             batch.hidden = layers.run_layer(layer, number, batch)
         layer.to("meta")

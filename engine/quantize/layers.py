@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from engine.load.errors import ModelError
+from engine.load.plan import ROUTERS
 
 _TOKENS_AT_ONCE = 2048
 _TOLERANCE = 1e-3
@@ -98,8 +99,33 @@ def inputs(layer: nn.Module, number: int, of: str, batch: Batch) -> torch.Tensor
     return rows[batch.real.flatten().to(rows.device)]
 
 
+def routed(layer: nn.Module, number: int, of: str, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a module of experts is given of a batch's text: [tokens, in], and which experts, [tokens, k]."""
+    found: list[torch.Tensor] = []
+
+    def take(_: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        found.extend(given[:2])
+        raise _Stop
+
+    handle = layer.get_submodule(of).register_forward_pre_hook(take)
+    try:
+        run_layer(layer, number, batch)
+    except _Stop:
+        pass
+    finally:
+        handle.remove()
+    real = batch.real.flatten().to(found[0].device)
+    hidden, chosen = (part.reshape(len(real), -1)[real] for part in found)
+    return hidden, chosen
+
+
 def linears(layer: nn.Module) -> dict[str, nn.Linear]:
-    return {name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
+    """Those that are solved: routers stay as they are."""
+    return {
+        name: module
+        for name, module in layer.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] not in ROUTERS
+    }
 
 
 def _fitting(part: torch.Tensor, device: torch.device) -> torch.Tensor:

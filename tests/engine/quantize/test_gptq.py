@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from random_checkpoint import prompt, save_checkpoint
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from engine.load.checkpoint import inspect
 from engine.load.errors import ModelError
@@ -18,12 +19,14 @@ from engine.load.formats.codes import unpack
 from engine.load.formats.gptq import Gptq
 from engine.load.tokenizer import HubTokenizer
 from engine.protocol.quantize import Calibration, Making, Written
-from engine.quantize import gptq, quality
+from engine.quantize import gptq, layers, quality
+from engine.quantize.experts import experts_in, solve_experts
 from engine.quantize.gptq import gptq_tensors, make_gptq, settings
 from engine.quantize.matrices import plain_checkpoint
 from engine.quantize.models import load
 from engine.quantize.report import report
-from engine.quantize.solver import Hessian, Solved, solve
+from engine.quantize.solver import Factor, Hessian, Solved, solve
+from engine.quantize.texts import read_texts
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "gptq"
 LAYER = "model.layers.0"
@@ -81,9 +84,9 @@ def test_a_family_s_checkpoint_loads_and_computes_with_the_solved_matrices(
     settled: dict[str, torch.Tensor] = {}
 
     def noted(*arguments: object) -> object:
-        for module, found in whole(*arguments):
-            settled[module] = found.values()
-            yield module, found
+        for found in whole(*arguments):
+            settled[found.module] = found.solved.values()
+            yield found
 
     whole = gptq._solved
     monkeypatch.setattr(gptq, "_solved", noted)
@@ -97,6 +100,92 @@ def test_a_family_s_checkpoint_loads_and_computes_with_the_solved_matrices(
     made = load(inspect(tmp_path / "out"), "cpu", lambda _: None, "fp32")
     with torch.inference_mode():
         torch.testing.assert_close(made(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+MIXTURES = {
+    "qwen3_moe": (("gate_proj", "up_proj"), "down_proj"),
+    "qwen2_moe": (("gate_proj", "up_proj"), "down_proj"),
+    "olmoe": (("gate_proj", "up_proj"), "down_proj"),
+    "mixtral": (("w1", "w3"), "w2"),
+}
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_experts_are_solved_one_by_one_and_written_under_their_own_names(
+    tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: dict[str, torch.Tensor] = {}
+    first, second = MIXTURES[family]
+    roles = {"gate": first[0], "up": first[1], "down": second}
+    whole = gptq._solved
+
+    def noted(*arguments: object) -> object:
+        for found in whole(*arguments):
+            name = getattr(found, "module", None)
+            if name is None:
+                layer, expert, role = found.place
+                stem = "block_sparse_moe" if family == "mixtral" else "mlp"
+                name = f"model.layers.{layer}.{stem}.experts.{expert}.{roles[role]}"
+            settled[f"{name}.weight"] = found.solved.values()
+            yield found
+
+    monkeypatch.setattr(gptq, "_solved", noted)
+    source = save_checkpoint(tmp_path / "model", family, num_hidden_layers=2)
+    written = make(source, tmp_path / "out", group=32, calibration=calibration(tmp_path))
+    assert written.matrices == len(settled) >= 2 * (4 + 3 * 4)
+    assert written.rounded == 0
+    original, made = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "out"))
+    assert {f"{name.removesuffix('.weight')}.qweight" for name in settled} <= made.keys()
+    assert not [name for name in made if "gate." in name and "weight" not in name], "routers stay"
+    dense = tmp_path / "dense"
+    shutil.copytree(source, dense)
+    assert settled.keys() <= original.keys()
+    save_file({**original, **settled}, dense / "model.safetensors", metadata={"format": "pt"})
+    ids = torch.tensor([prompt(40)])
+    models = [load(inspect(folder), "cpu", lambda _: None, "fp32") for folder in (dense, tmp_path / "out")]
+    with torch.inference_mode():
+        torch.testing.assert_close(models[1](ids).logits, models[0](ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_an_expert_is_solved_on_the_tokens_that_it_gets_and_rounded_where_these_are_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save_checkpoint(tmp_path / "model", "mixtral", num_hidden_layers=1, vocab_size=1024)
+    texts = calibration(tmp_path)
+    making = Making(to="gptq", out="", group=32)
+    model = load(plain_checkpoint(str(source)), "cpu", lambda _: None, "fp32")
+    _, stack = layers.decoder_layers(model)
+    tokenizer = HubTokenizer(source)
+    ids = read_texts(Path(texts.file or ""), tokenizer, texts.samples, texts.length)
+    batches = layers.batches(model, stack, ids)
+    (name,) = experts_in(stack[0])
+    module = stack[0].get_submodule(name)
+    before = module.gate_up_proj.detach().clone()
+    given: list[tuple[torch.Tensor, torch.Tensor]] = []
+    handle = module.register_forward_pre_hook(lambda _, x: given.append((x[0].clone(), x[1])))
+    with torch.inference_mode():
+        for text in ids:  # alone, and so without anything that fills up
+            model(torch.tensor([text]))
+        handle.remove()
+        solved = {found.place: found for found in solve_experts(stack[0], 0, name, batches, making)}
+    hidden, chosen = (torch.cat(parts) for parts in zip(*given, strict=True))
+    for expert in range(4):
+        x = hidden[(chosen == expert).any(1)]
+        rounded = solve(before[expert], factor_of(torch.eye(64)), 4, 32).values()
+        own = torch.cat([solved[0, expert, role].solved.values() for role in ("gate", "up")])
+        errors = [float(((values - before[expert]) @ x.T).square().sum()) for values in (own, rounded)]
+        assert errors[0] < 0.9 * errors[1]
+        expected = solve(before[expert], factor_of(x), 4, 32).values()
+        torch.testing.assert_close(own, expected, rtol=1e-3, atol=1e-3)
+    few = Calibration(file=texts.file, samples=1, length=20)
+    written = make(source, tmp_path / "out", group=32, calibration=few)
+    assert 0 < written.rounded <= 12
+
+
+def factor_of(x: torch.Tensor) -> Factor:
+    hessian = Hessian(x.shape[1])
+    hessian.add(x)
+    return hessian.factor()
 
 
 def test_a_layer_is_solved_on_what_the_quantized_layers_before_it_give(
@@ -133,8 +222,8 @@ def test_the_bundled_model_comes_nearer_to_itself_than_by_rounding_to_the_same_b
 
 
 def test_what_cannot_be_solved_is_refused_in_one_line(tmp_path: Path) -> None:
-    experts = save_checkpoint(tmp_path / "experts", "qwen3_moe")
-    with pytest.raises(ModelError, match="has experts"):
+    experts = save_checkpoint(tmp_path / "experts", "gpt_oss")
+    with pytest.raises(ModelError, match="all experts of a layer in one tensor"):
         make(experts, tmp_path / "out")
     narrow = save_checkpoint(tmp_path / "narrow", "llama", intermediate_size=72)
     with pytest.raises(ModelError, match="not multiples of 32"):
