@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engine.protocol import Answer, Quantity, Receipt, Summary, TokenCounts
+from engine.protocol import Answer, Quantity, Receipt, Summary, TokenCounts, Voted
 
 MARKS = {"measured": "●", "derived": "◐", "apportioned": "◐", "modelled": "○", "unavailable": ""}
 LEGEND = "● measured  ◐ derived or apportioned  ○ modelled  n/a unknown"
@@ -115,11 +115,13 @@ def receipt_line(answer: Answer, place: tuple[int, int] | None = None) -> str:
     receipt = answer.receipt
     tokens = receipt.tokens
     thought = f"think {count(tokens.thinking)} + " if tokens.thinking else ""
+    others = f" + {count(tokens.discarded)} not kept" if tokens.discarded else ""
     energy = receipt.energy.total
     left_out = receipt.state.turns_left_out
     parts = [
         f"{place[0]}/{place[1]} ◂▸" if place and place[1] > 1 else "",
-        f"{thought}ans {count(tokens.answer)} tok",
+        decided(answer),
+        f"{thought}ans {count(tokens.answer)}{others} tok",
         _cached(tokens),
         _plain(receipt.time.total),
         f"ttft {_plain(receipt.time.first_token)}",
@@ -138,6 +140,20 @@ def sureness(answer: Answer) -> str:
     """How sure the model was of its tokens, the least sure passage last: `sure 12.4, at least 3.1`."""
     found = next((candidate.confidence for candidate in answer.candidates if candidate.kept), None)
     return f"sure {found.mean:.1f}, at least {found.lowest:.1f}" if found is not None else ""
+
+
+def decided(answer: Answer) -> str:
+    """How the answer was chosen among several: `vote:8: 4 of 5 (majority, clear after 5 of 8)`."""
+    if answer.decision is None:
+        return ""
+    first = answer.decision.votes[0]
+    return f"{answer.method}: {len(first.candidates)} of {len(answer.candidates)} ({answer.decision.rule})"
+
+
+def standing(voted: Voted) -> str:
+    """How candidates stand that have answered: `5 of 8 answers, 4 of them 7422`."""
+    leader = f", {len(voted.votes[0].candidates)} of them {voted.votes[0].answer[:40]}" if voted.votes else ""
+    return f"{voted.ended} of {voted.wanted} answers{leader}"
 
 
 def turns_left_out(names: Sequence[str], summary: Summary | None) -> str:

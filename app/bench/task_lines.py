@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from app.bench.judge import Kind, boxed, number_in, right
+from engine.tasks.answers import Kind, boxed, number_in, right
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -31,6 +31,7 @@ from engine.protocol import (
     Notice,
     Queued,
     Started,
+    Voted,
 )
 
 MAX_STDIN = 16 * 1024 * 1024
@@ -77,7 +78,11 @@ Examples:
     "The default guesses what the text repeats, where that pays.",
 )
 @click.option("--think", metavar="off|max|N", help="How many tokens the answer may think.")
-@click.option("--method", metavar="NAME", help="direct (no thinking) or cot (think, then answer).")
+@click.option(
+    "--method",
+    metavar="NAME",
+    help="direct (no thinking), cot (think, then answer), vote:N or best:N (of N answers).",
+)
 @click.option("--system", metavar="TEXT", help="A system message.")
 @click.option("--temperature", type=float, metavar="T", help="0 is greedy; the default is the model's own.")
 @click.option("--top-p", type=float, metavar="P", help="Sample from the likeliest tokens that make up P.")
@@ -209,7 +214,7 @@ async def _recorded(
 async def _follow(events: AsyncGenerator[Event, None], status: StatusLine, quiet: bool) -> Answer:
     sanitiser = Sanitiser()
     on_screen = sys.stdout.isatty()
-    said = False
+    said, candidates, standing = False, 1, ""
     async for event in events:
         match event:
             case Loading(stage=stage, done=done, total=total):
@@ -218,14 +223,20 @@ async def _follow(events: AsyncGenerator[Event, None], status: StatusLine, quiet
             case Queued(ahead=ahead):
                 status.show(f"waiting for {ahead} other {'answer' if ahead == 1 else 'answers'}…")
             case Metered(thinking_tokens=thought, thinking_limit=limit) if not said and thought:
-                status.show(f"thinking {figures.count(thought)}/{figures.count(limit)}…")
-            case Started(turns_left_out=turns, summary=summary) if turns:
-                status.clear()
-                click.echo(clean(figures.turns_left_out(turns, summary)), err=True)
+                of = f"/{figures.count(limit)}" if candidates == 1 else f" in {standing}"
+                status.show(f"thinking {figures.count(thought)}{of}…")
+            case Started(turns_left_out=turns, summary=summary):
+                candidates = event.candidates
+                standing = f"up to {candidates} answers"
+                if turns:
+                    status.clear()
+                    click.echo(clean(figures.turns_left_out(turns, summary)), err=True)
+            case Voted():
+                standing = figures.standing(event)
             case Notice(code=code, text=text) if code not in QUIET:
                 status.clear()
                 click.echo(clean(text), err=True)
-            case Delta(phase="answer", text=text) if not quiet:
+            case Delta(phase="answer", text=text) if not quiet and candidates == 1:
                 status.clear()
                 said = True
                 click.echo(sanitiser.feed(text) if on_screen else text, nl=False)
@@ -238,6 +249,8 @@ async def _follow(events: AsyncGenerator[Event, None], status: StatusLine, quiet
             case Finished(answer=answer):
                 status.clear()
                 if not quiet:
+                    if candidates > 1:
+                        click.echo(clean(answer.answer) if on_screen else answer.answer, nl=False)
                     click.echo(sanitiser.flush() if on_screen else "")
                 return answer
     raise CommandError("the engine ended without an answer", "ask again")

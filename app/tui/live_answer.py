@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from app import figures
 from app.sanitise import clean_line
 from app.tui.conversation import Asked
 from app.tui.effort import Effort
@@ -21,6 +22,7 @@ from engine.protocol import (
     Notice,
     Queued,
     Started,
+    Voted,
 )
 
 Clock = Callable[[], float]
@@ -37,6 +39,8 @@ class LiveAnswer:
         self._place = place
         self._clock = clock
         self._candidate: str | None = None
+        self._several = False
+        """One of several answers will be kept: none is shown before that."""
         self._thinking_since: float | None = None
         self._room = 0
         """The most that the thinking limit can be raised to."""
@@ -56,9 +60,12 @@ class LiveAnswer:
                 self.view.wait_for("the model is ready")
             case Queued(ahead=ahead):
                 self.view.wait_for(f"{ahead} {'request' if ahead == 1 else 'requests'} before this one")
-            case Started(thinking_limit=limit, thinking_room=room):
+            case Started(thinking_limit=limit, thinking_room=room, candidates=candidates):
                 self._room = room
+                self._several = candidates > 1
                 self.view.thinking.limit = limit
+                if self._several:
+                    self.view.thinking.standing = f"one of up to {candidates} answers"
                 self.view.wait_for("reading the prompt")
             case Delta():
                 self._say(event)
@@ -66,6 +73,8 @@ class LiveAnswer:
                 outdated, self._old_limit = limit == self._old_limit, None
                 if not outdated:
                     self.view.thinking.limit = limit
+            case Voted():
+                self.view.thinking.standing = clean_line(figures.standing(event))
             case Notice(code=code, text=text) if code not in QUIET:
                 self.view.notice(text)
                 if code == "summarizing":
@@ -80,7 +89,7 @@ class LiveAnswer:
     def _say(self, delta: Delta) -> None:
         if self._candidate is None:
             self._candidate = delta.candidate
-        if delta.candidate != self._candidate:
+        if delta.candidate != self._candidate or (self._several and delta.phase == "answer"):
             return
         if delta.phase == "thinking" and self._thinking_since is None:
             self._thinking_since = self._clock()

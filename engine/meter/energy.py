@@ -41,5 +41,9 @@ def modelled_energy(profile: Profile, info: ModelInfo, seconds_by_phase: Mapping
         prefill=joules(idle_w + active_w, seconds_by_phase["prefill"]),
         thinking=joules(idle_w + active_w, seconds_by_phase["thinking"]),
         answer=joules(idle_w + active_w, seconds_by_phase["answer"]),
-        discarded=unavailable("J", "nothing was discarded"),
+        discarded=(
+            joules(idle_w + active_w, seconds_by_phase["discarded"])
+            if "discarded" in seconds_by_phase
+            else unavailable("J", "nothing was discarded")
+        ),
     )

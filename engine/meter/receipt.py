@@ -43,11 +43,20 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What a candidate did, or the prompt that several share; `kept`: it is in the answer."""
+
+    candidate: str
+    account: Account
+    pending: Kind | None
+    kept: bool
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What is left of an answer when it has ended."""
 
-    account: Account
-    pending: Kind | None
+    spent: tuple[Spent, ...]
     prompt_tokens: int
     sampler: Sampler
     memory: MemoryUse
@@ -57,13 +66,24 @@ class Outcome:
 def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
     """The receipt, at the moment of the call: `time.total` ends here."""
     total_s = (time.monotonic_ns() - clock.accepted_ns) / 1e9 - clock.load_s
-    account = outcome.account
-    steps = merged([step(backend, "0", work) for work in account.forwarded])
-    steps += merged([step(backend, "0", work) for work in account.drafted])
+    in_answer, discarded = (_steps(backend, outcome, kept) for kept in (True, False))
+    steps = in_answer + discarded
+    if len(outcome.spent) > 1:  # they were computed beside each other: each took its share of the time
+        in_answer, discarded, timed = map(_shared, (in_answer, discarded, steps))
+    else:
+        timed = steps
     tokens = _tokens(outcome)
-    times = _times(clock, outcome.account, steps, total_s, _saved(backend, tokens.cached, steps))
-    sampling_s = outcome.account.sampling_s
-    busy = {phase: _busy_seconds(steps, phase) + sampling_s.get(phase, 0.0) for phase in PHASES}
+    sampling_s = sum(sum(one.account.sampling_s.values()) for one in outcome.spent)
+    times = _times(clock, outcome, timed, sampling_s, total_s, _saved(backend, tokens.cached, steps))
+    busy = {
+        phase: _busy_seconds(in_answer, phase)
+        + sum(one.account.sampling_s.get(phase, 0.0) for one in outcome.spent if one.kept)
+        for phase in PHASES
+    }
+    if discarded:
+        busy["discarded"] = sum(map(_busy, discarded)) + sum(
+            sum(one.account.sampling_s.values()) for one in outcome.spent if not one.kept
+        )
     return Receipt(
         environment=environment(backend, outcome.sampler),
         tokens=tokens,
@@ -71,17 +91,21 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
         compute=Compute(
             flops=FlopsByPhase(
                 total=derived(sum(entry.flops for entry in steps), "FLOP", FORMULA),
-                prefill=_flops(steps, "prefill"),
-                thinking=_flops(steps, "thinking"),
-                answer=_flops(steps, "answer"),
-                discarded=derived(0, "FLOP", "nothing was discarded"),
+                prefill=_flops(in_answer, "prefill"),
+                thinking=_flops(in_answer, "thinking"),
+                answer=_flops(in_answer, "answer"),
+                discarded=derived(
+                    sum(entry.flops for entry in discarded),
+                    "FLOP",
+                    FORMULA if discarded else "nothing was discarded",
+                ),
             ),
             flops_saved_by_cache=derived(
                 prefill_flops(backend.shape, tokens.cached, logits_rows=0).total, "FLOP", FORMULA
             ),
             bytes=derived(sum(entry.bytes for entry in steps), "B", FORMULA),
         ),
-        speed=_speed(backend, steps, sum(sampling_s.values())),
+        speed=_speed(backend, timed, sampling_s),
         memory=_memory(outcome.memory),
         energy=modelled_energy(backend.profile, backend.info, busy),
         cost=Cost(
@@ -89,8 +113,27 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
             co2=unavailable("g", "the grid's intensity is not known"),
         ),
         steps=steps,
-        state=State(notices=outcome.notices, degradations=tuple(outcome.account.degradations)),
+        state=State(
+            notices=outcome.notices,
+            degradations=tuple(
+                dict.fromkeys(event for one in outcome.spent for event in one.account.degradations)
+            ),
+        ),
     )
+
+
+def _steps(backend: Backend, outcome: Outcome, kept: bool) -> tuple[Step, ...]:
+    """Of what is in the answer, or of what is not: candidate by candidate, guesses by another model last."""
+    steps: tuple[Step, ...] = ()
+    for one in outcome.spent:
+        if one.kept == kept:
+            for works in one.account.forwarded, one.account.drafted:
+                steps += merged([step(backend, one.candidate, work) for work in works])
+    return steps
+
+
+def _shared(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    return tuple(structs.replace(entry, seconds=_busy(entry)) for entry in steps)
 
 
 PHASES = ("prefill", "thinking", "answer")
@@ -131,24 +174,34 @@ def _busy(entry: Step) -> float:
     return entry.seconds if entry.busy_seconds is None else entry.busy_seconds
 
 
-def _tokens(outcome: Outcome) -> TokenCounts:
-    def count(kind: str) -> int:
-        return sum(work.tokens for work in outcome.account.forwarded if work.kind == kind)
+_TEXT = ("thinking", "answer", "forced")
+"""Kinds of which a candidate's text is made."""
 
-    pending = outcome.pending
+
+def _tokens(outcome: Outcome) -> TokenCounts:
+    shown = [work for one in outcome.spent if one.kept for work in one.account.forwarded]
+    others = [work for one in outcome.spent if not one.kept for work in one.account.forwarded]
+
+    def count(kind: str) -> int:
+        """Of the answer's own; what of others was neither thought nor said keeps its kind."""
+        counted = shown if kind in _TEXT else shown + others
+        return sum(work.tokens for work in counted if work.kind == kind)
+
+    pending = next((one.pending for one in reversed(outcome.spent) if one.kept), None)
     return TokenCounts(
         prompt=outcome.prompt_tokens,
-        cached=outcome.account.cached,
-        restored=outcome.account.restored,
+        cached=outcome.spent[0].account.cached,
+        restored=outcome.spent[0].account.restored,
         prefilled=count("prefilled"),
         thinking=count("thinking") + (pending == "thinking"),
         answer=count("answer") + (pending == "answer"),
         forced=count("forced"),
         probe=count("probe"),
         score=count("score"),
-        draft_accepted=sum(work.accepted for work in outcome.account.forwarded),
+        draft_accepted=sum(work.accepted for work in shown),
         draft_rejected=count("draft_rejected"),
         recomputed=count("recomputed"),
+        discarded=sum(work.tokens for work in others if work.kind in _TEXT),
         pending=int(pending is not None),
     )
 
@@ -165,18 +218,27 @@ def _busy_seconds(steps: Sequence[Step], phase: str) -> float:
     return sum(_busy(entry) for entry in steps if entry.phase == phase)
 
 
-def _times(clock: Clock, account: Account, steps: Sequence[Step], total_s: float, saved: Quantity) -> Times:
-    sampled_ns = account.sampled_ns
+def _times(
+    clock: Clock,
+    outcome: Outcome,
+    steps: Sequence[Step],
+    sampling_s: float,
+    total_s: float,
+    saved: Quantity,
+) -> Times:
+    """Gaps are between tokens of the kept answer; the first token is whoever's came first."""
+    sampled_ns = [at for one in outcome.spent if one.kept for at in one.account.sampled_ns]
+    first_ns = min((one.account.sampled_ns[0] for one in outcome.spent if one.account.sampled_ns), default=0)
     gaps = np.diff(np.asarray(sampled_ns, dtype=np.int64)) / 1e9
     few = unavailable("s", "fewer than two tokens were sampled")
-    decode_s = _seconds(steps, "thinking") + _seconds(steps, "answer") + sum(account.sampling_s.values())
+    decode_s = _seconds(steps, "thinking") + _seconds(steps, "answer") + sampling_s
     return Times(
         load=measured(clock.load_s, "s", CLOCK),
         queue=measured(max(0.0, (clock.began_ns - clock.accepted_ns) / 1e9 - clock.load_s), "s", CLOCK),
         prefill=measured(_seconds(steps, "prefill"), "s", CLOCK),
         first_token=(
-            measured((sampled_ns[0] - clock.accepted_ns) / 1e9 - clock.load_s, "s", CLOCK)
-            if sampled_ns
+            measured((first_ns - clock.accepted_ns) / 1e9 - clock.load_s, "s", CLOCK)
+            if first_ns
             else unavailable("s", "no token was sampled")
         ),
         decode=measured(decode_s, "s", CLOCK),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,11 +35,23 @@ class Tally:
     flops: dict[str, int] = field(default_factory=lambda: {"prefill": 0, "thinking": 0, "answer": 0})
     account: Account | None = None
     """Of the node, as soon as there is one."""
+    branches: list[Tally] = field(default_factory=list)
+    """Of candidates that go on from here; each has its own tokens, and none of what was before."""
     _recent: deque[tuple[int, int]] = field(default_factory=deque)
 
     @property
     def context_used(self) -> int:
-        return self.prefilled + self.thinking_tokens + self.answer_tokens + self.forced_tokens
+        """Tokens in the context of the candidate that has most."""
+        own = self.prefilled + self.thinking_tokens + self.answer_tokens + self.forced_tokens
+        return max((branch.context_used for branch in self.branches), default=own)
+
+    def branch(self, account: Account) -> Tally:
+        """For a candidate that goes on from here."""
+        branch = Tally(
+            self.backend, self.accepted_ns, self.prompt_tokens, prefilled=self.prefilled, account=account
+        )
+        self.branches.append(branch)
+        return branch
 
     def prefill_progressed(self, done: int, cached: int) -> None:
         if not self.prefilled:
@@ -67,13 +79,9 @@ class Tally:
     def metered(self, thinking_limit: int, final_tok_s: float | None = None) -> Metered:
         """The sample that the meter pane shows; the last one has the receipt's rate over the whole answer."""
         now = time.monotonic_ns()
-        while self._recent and now - self._recent[0][0] > RATE_WINDOW_S * 1e9:
-            self._recent.popleft()
-        rate = None
-        if len(self._recent) > 1:
-            # the first chunk marks the beginning of the span: its own tokens were sampled before it
-            span = (now - self._recent[0][0]) / 1e9
-            rate = (sum(tokens for _, tokens in self._recent) - self._recent[0][1]) / span
+        parts = [self, *self.branches]
+        accounts = [part.account for part in parts if part.account is not None]
+        rate = _rate(parts, now)
         shape, memory = self.backend.shape, self.backend.memory()
         context, forwarded = self.context_used + 1, self.prefilled - self.cached
         next_flops, next_bytes = decode_flops(shape, context).total, decode_bytes(shape, context).total
@@ -82,16 +90,16 @@ class Tally:
             decode_tok_s=rate if final_tok_s is None else final_tok_s,
             prefill_tok_s=forwarded / self.prefill_s if forwarded and self.prefill_s else None,
             cached_tokens=self.cached,
-            thinking_tokens=self.thinking_tokens,
-            answer_tokens=self.answer_tokens,
-            drafts_accepted=self.account.drafts_accepted if self.account is not None else 0,
-            drafts_rejected=self.account.drafts_rejected if self.account is not None else 0,
+            thinking_tokens=sum(part.thinking_tokens for part in parts),
+            answer_tokens=sum(part.answer_tokens for part in parts),
+            drafts_accepted=sum(account.drafts_accepted for account in accounts),
+            drafts_rejected=sum(account.drafts_rejected for account in accounts),
             thinking_limit=thinking_limit,
             context_used=self.context_used,
             context_limit=self.backend.info.context,
             flops_prefill=self.flops["prefill"],
-            flops_thinking=self.flops["thinking"],
-            flops_answer=self.flops["answer"],
+            flops_thinking=sum(part.flops["thinking"] for part in parts),
+            flops_answer=sum(part.flops["answer"] for part in parts),
             next_token_flops=next_flops,
             next_token_bytes=next_bytes,
             next_token_roofline_s=roofline_seconds(
@@ -104,6 +112,19 @@ class Tally:
             device_used_bytes=memory.device_used,
             device_total_bytes=memory.device_total,
         )
+
+
+def _rate(parts: Sequence[Tally], now_ns: int) -> float | None:
+    """Tokens sampled per second over the window, of all parts; None for fewer than two chunks."""
+    for part in parts:
+        while part._recent and now_ns - part._recent[0][0] > RATE_WINDOW_S * 1e9:
+            part._recent.popleft()
+    chunks = [chunk for part in parts for chunk in part._recent]
+    if len(chunks) < 2:
+        return None
+    # the first chunk marks the beginning of the span: its own tokens were sampled before it
+    began_ns, first = min(chunks)
+    return (sum(tokens for _, tokens in chunks) - first) / ((now_ns - began_ns) / 1e9)
 
 
 def roofline_dtype(backend: Backend) -> str:

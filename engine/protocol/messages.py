@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from engine.protocol.receipt import Answer, Summary
+from engine.protocol.receipt import Answer, Summary, Vote
 
 Role = Literal["system", "user", "assistant"]
 Think = int | Literal["off", "max"]
@@ -181,13 +181,15 @@ class Started(Struct, frozen=True, kw_only=True, tag="started"):
     prompt_tokens: int
     context: int
     thinking_limit: int
-    """Tokens that this answer may think, the forced end included; 0 when it does not think."""
+    """Tokens that each candidate may think, the forced end included; 0 when it does not think."""
     thinking_room: int = 0
     """The most that `thinking_limit` can be raised to, for the answer keeps a reserve of the context."""
     turns_left_out: tuple[str, ...] = ()
     """Messages that do not fit into the context and are not in the prompt, the oldest first."""
     summary: Summary | None = None
     """What the prompt says in their place."""
+    candidates: int = 1
+    """Answers of which one will be kept, at most so many."""
 
 
 class Delta(Struct, frozen=True, kw_only=True, tag="delta"):
@@ -210,6 +212,7 @@ class Metered(Struct, frozen=True, kw_only=True, tag="metered"):
     cached_tokens: int = 0
     """Tokens of the prompt that were in the cache from earlier answers."""
     thinking_tokens: int
+    """Of all candidates, as the answer's; the limit is each one's."""
     answer_tokens: int
     drafts_accepted: int = 0
     """Tokens that were guessed, and found right."""
@@ -232,6 +235,14 @@ class Metered(Struct, frozen=True, kw_only=True, tag="metered"):
     device_used_bytes: int | None
     """Memory in use on the accelerator, by anybody; None without one."""
     device_total_bytes: int | None
+
+
+class Voted(Struct, frozen=True, kw_only=True, tag="voted"):
+    """How candidates stand: `ended` of at most `wanted` have answered."""
+
+    votes: tuple[Vote, ...]
+    ended: int
+    wanted: int
 
 
 class Notice(Struct, frozen=True, kw_only=True, tag="notice"):
@@ -264,7 +275,7 @@ class Failed(Struct, frozen=True, kw_only=True, tag="failed"):
     hint: str = ""
 
 
-Event = Loading | Loaded | Queued | Started | Delta | Metered | Notice | Finished | Failed
+Event = Loading | Loaded | Queued | Started | Delta | Metered | Voted | Notice | Finished | Failed
 
 
 class IgnoredFiles(Struct, frozen=True, kw_only=True):

@@ -74,10 +74,11 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
 
     `restored` of the cached ones came from disk, where an engine that has left had put them.
     `summary` are those read and written to make the summary of turns that do not fit into the context.
-    `thinking` and `answer` are those of the kept answer as shown; `draft_accepted` of them had been guessed,
-    and do not count again. `draft_rejected` were guessed and forwarded in vain. `pending` of those shown (0
-    or 1) was sampled but never fed back, as at a length limit, so that the kinds from `prefilled` on, minus
-    `pending`, equal the tokens that the runner counted by itself.
+    `thinking` and `answer` are those of the kept answer as shown, `discarded` what other candidates thought,
+    said and had put into their mouths. `draft_accepted` of those shown had been guessed, and do not count
+    again. `draft_rejected` were guessed and forwarded in vain. `pending` of those shown (0 or 1) was sampled
+    but never fed back, as at a length limit, so that the kinds from `prefilled` on, minus `pending`, equal
+    the tokens that the runner counted by itself.
     """
 
     prompt: int = 0
@@ -181,7 +182,8 @@ class Step(Struct, frozen=True, kw_only=True):
     """One call of a backend primitive: what it forwarded, in which phase and how long it took.
 
     "verify" are guesses forwarded in vain, and "recompute" is what had given way for want of memory.
-    `busy_seconds` is the part of the time that was this answer's where others were computed beside it.
+    `busy_seconds` is the part of the time that was this candidate's where others were computed beside it.
+    `candidate` is empty for what all of them share.
     """
 
     primitive: Literal["prefill", "extend", "force", "probe", "score", "verify", "recompute", "draft"]
@@ -242,15 +244,38 @@ class Confidence(Struct, frozen=True, kw_only=True):
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
-    """One of the answers that were produced; exactly one is kept."""
+    """One of the answers that were produced; exactly one is kept.
+
+    `tokens` of it can be read, after `thinking_tokens` of thought. `score` is its verifier's.
+    """
 
     id: str
     answer: str
     tokens: int
     kept: bool
     score: float | None = None
+    thinking_tokens: int = 0
     confidence: Confidence | None = None
     """None where it was not asked for."""
+
+
+class Vote(Struct, frozen=True, kw_only=True):
+    """An answer that candidates gave, as it is compared; `weight` is their number or their scores' sum."""
+
+    answer: str
+    candidates: tuple[str, ...]
+    weight: float
+
+
+class Decision(Struct, frozen=True, kw_only=True):
+    """How the kept answer was chosen among several; `votes` in descending order of weight.
+
+    `margin` is what the chosen one was ahead by, as a share of all weight.
+    """
+
+    rule: str
+    votes: tuple[Vote, ...]
+    margin: float
 
 
 class Summary(Struct, frozen=True, kw_only=True):
@@ -273,3 +298,5 @@ class Answer(Struct, frozen=True, kw_only=True):
     receipt: Receipt
     summary: Summary | None = None
     """What the prompt said in place of the turns that were left out."""
+    decision: Decision | None = None
+    """None where there was one candidate."""

@@ -31,6 +31,11 @@ class ThinkingBudget:
     """Why there is less thinking than was asked for."""
     forced: int = 0
 
+    def another(self) -> ThinkingBudget:
+        """As much for another candidate, of which nothing is spent."""
+        lease = Lease(self.lease.limit, ended=self.lease.ended, cancelled=self.lease.cancelled)
+        return ThinkingBudget(self.limit, self.room, self.phrase, lease)
+
     @property
     def thinks(self) -> bool:
         return self.limit > 0

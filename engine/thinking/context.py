@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from engine.backend import Backend, Lease, Node, Sampler, Watch, WindDown
 from engine.meter.tally import Tally
-from engine.protocol import Delta, Event, Phase
+from engine.protocol import Decision, Delta, Event, Phase
 from engine.thinking.budget import ThinkingBudget
 from engine.thinking.formats import Resolved
 from engine.thinking.stream import TextStream
@@ -46,8 +46,17 @@ class Context:
     live: bool = True
     """Somebody sees the tokens as they come."""
     watched: list[Watch] = field(default_factory=list)
-    _blank: int = 0
-    _streams: dict[Phase, TextStream] = field(default_factory=dict)
+    count: int = 1
+    """How many candidates the method may have."""
+    branches: list[Context] = field(default_factory=list)
+    """Candidates that go on from the prompt, in the order in which they began."""
+    chosen: Context | None = None
+    decision: Decision | None = None
+    score: float | None = None
+    done: bool = False
+    """It has answered, as far as its budget let it."""
+    _blank: int = field(default=0, init=False)
+    _streams: dict[Phase, TextStream] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._streams = {
@@ -61,6 +70,49 @@ class Context:
         self.tally.account = self.node.account
         self._check(self.answer_lease)
         return self.node
+
+    @property
+    def kept(self) -> Context:
+        """The candidate whose answer is the answer; where none was chosen, the one that has got furthest."""
+        if self.chosen is not None or not self.branches:
+            return self.chosen or self
+        return max(self.branches, key=lambda one: (one.done, len(one.answer), len(one.thinking)))
+
+    @property
+    def hurried(self) -> bool:
+        """Somebody wants the answer now."""
+        return self.budget.lease.ended
+
+    def keep(self, candidate: Context, decision: Decision) -> None:
+        """Choose a candidate, and say why."""
+        self.chosen, self.decision = candidate, decision
+
+    async def branch(self, count: int) -> list[Context]:
+        """Candidates that go on from the prompt, each with as much to spend; to be called after `prefill`."""
+        assert self.node is not None
+        begun = []
+        for node in await self.backend.fork(self.node, count):
+            candidate = replace(
+                self,
+                budget=self.budget.another(),
+                answer_lease=replace(self.answer_lease, used=0),
+                tally=self.tally.branch(node.account),
+                candidate=str(len(self.branches)),
+                node=node,
+                watched=[],
+                branches=[],
+            )
+            self.branches.append(candidate)
+            begun.append(candidate)
+        return begun
+
+    async def reply(self) -> None:
+        """Think, where there is a budget for it, and answer, from the node that there is."""
+        assert self.node is not None
+        if self.budget.thinks:
+            await self.think(self.node)
+        await self.say(self.node)
+        self.done = True
 
     async def think(self, node: Node) -> None:
         """Think until the model ends its thought or the budget does; then the thought is closed.
@@ -120,6 +172,10 @@ class Context:
             if extension.stop_id in opening:
                 self.tally.sampled("answer", 1)
                 self.opened = True
+                left = self.backend.info.context - len(node.ids)
+                if left < len(self._style().forced_end):
+                    break  # nothing could be said after it
+                self.budget.may_reopen(left)  # the answer has gone on since it was asked
                 await self.think(node)
             elif extension.stop_id in eos and not self.answer and blank_ends < BLANK_TRIES:
                 blank_ends += 1
@@ -129,7 +185,8 @@ class Context:
             elif extension.reason != "limit" or self.answer_lease.used >= self.answer_lease.limit:
                 break  # else its beginning was blank, and the cap is on what can be read
         self._flush("answer")
-        self.ended_by = "length" if extension.reason in ("limit", "context", "memory") else "stop"
+        cut_off = extension.stop_id in opening or extension.reason in ("limit", "context", "memory")
+        self.ended_by = "length" if cut_off else "stop"
 
     def _style(self) -> Resolved:
         if self.format is None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.backend import EVICTED, Backend, Lease, Sampler
-from engine.meter.receipt import Clock, Outcome, build
+from engine.meter.receipt import Clock, Outcome, Spent, build
 from engine.meter.tally import Tally
 from engine.protocol import (
     Answer,
@@ -30,13 +29,15 @@ from engine.thinking.context import Cancelled, Context
 from engine.thinking.fitting import Fitted, fit
 from engine.thinking.formats import Resolved, UnresolvedMarkers, resolve
 from engine.thinking.hidden import charged, told
-from engine.thinking.methods import METHODS, Method
+from engine.thinking.methods import METHODS, Method, method_of
 from engine.thinking.prompt import Renderer
 from engine.thinking.refusals import NoMemory, UsageError
 
 __all__ = ["Steering", "UsageError", "answer"]
 
 METER_PERIOD_S = 0.1
+SAMPLING_TEMPERATURE = 0.8
+"""Of methods with several candidates, where the model's own is 0 and nothing else was asked for."""
 
 
 @dataclass
@@ -60,13 +61,13 @@ class Steering:
                 self.hidden.cancelled = True
         if self.context is None:
             return
-        budget = self.context.budget
-        if isinstance(control, Cancel):
-            budget.lease.cancelled = self.context.answer_lease.cancelled = True
-        elif isinstance(control, AnswerNow):
-            budget.lease.ended = True
-        else:
-            budget.more(control.tokens)
+        for one in (self.context, *self.context.branches):
+            if isinstance(control, Cancel):
+                one.budget.lease.cancelled = one.answer_lease.cancelled = True
+            elif isinstance(control, AnswerNow):
+                one.budget.lease.ended = True
+            else:
+                one.budget.more(control.tokens)
 
 
 async def answer(
@@ -83,7 +84,7 @@ async def answer(
     if request.bulk:
         emit = _nobody_hears
     method, style = _method(request, backend)
-    sampler = _sampler(request.sampling, backend.defaults)
+    sampler = _sampler(request.sampling, backend.defaults, method)
     context, fitted, notices = await _context(request, backend, method, style, sampler, emit, steering, clock)
     steering.context = context
     if steering.cancelled:
@@ -91,24 +92,26 @@ async def answer(
     started = Started(
         answer_id=request.id,
         model=backend.info.name,
-        method=method.name,
+        method=method.label,
         prompt_tokens=len(context.prompt),
         context=backend.info.context,
         thinking_limit=context.budget.limit,
         thinking_room=context.budget.room if context.budget.thinks else 0,
         turns_left_out=fitted.turns_left_out,
         summary=fitted.summary,
+        candidates=context.count,
     )
     emit(started)
     for notice in notices:
         emit(notice)
-    if method.thinks and not context.budget.thinks:
+    if method.name == "cot" and not context.budget.thinks:
         method = METHODS["direct"]
     meter = None if request.bulk else asyncio.create_task(_sample_meter(context, emit))
     finish: Finish
     try:
         await method.run(context)
-        finish = "length" if context.ended_by == "length" else "budget" if context.cut else "stop"
+        kept = context.kept
+        finish = "length" if kept.ended_by == "length" else "budget" if kept.cut else "stop"
     except Cancelled:
         finish = "cancelled"
     except MemoryError as error:
@@ -120,11 +123,13 @@ async def answer(
             meter.cancel()
         if context.node is not None:
             memory = backend.memory()
-            await backend.cancel(context.node, forget=request.bulk)
+            for one in (*context.branches, context):
+                if one.node is not None:
+                    await backend.cancel(one.node, forget=request.bulk)
     assert context.node is not None  # only a failed prefill leaves none, and that raised
+    kept = context.kept
     outcome = Outcome(
-        account=charged(context.node.account, fitted.hidden),
-        pending=context.node.pending,
+        spent=_spent(context, fitted),
         prompt_tokens=len(context.prompt),
         sampler=sampler,
         memory=memory,
@@ -133,44 +138,58 @@ async def answer(
     receipt = told(build(backend, clock, outcome), fitted.turns_left_out, fitted.hidden)
     if meter is not None:
         emit(context.tally.metered(context.budget.limit, receipt.speed.decode_tok_s.value))
-    text = context.answer.strip()
     return Answer(
         model=backend.info.name,
-        method=method.name,
-        answer=text,
-        thinking=context.thinking.strip(),
+        method=method.label,
+        answer=kept.answer.strip(),
+        thinking=kept.thinking.strip(),
         finish=finish,
-        candidates=(
-            Candidate(
-                id=context.candidate,
-                answer=text,
-                tokens=context.tally.answer_tokens,
-                kept=True,
-                confidence=confidence(context.watched),
-            ),
-        ),
+        candidates=tuple(_candidate(one, one is kept) for one in context.branches or (context,)),
         receipt=receipt,
         summary=fitted.summary,
+        decision=context.decision,
     )
+
+
+def _candidate(one: Context, kept: bool) -> Candidate:
+    return Candidate(
+        id=one.candidate,
+        answer=one.answer.strip(),
+        tokens=one.tally.answer_tokens,
+        thinking_tokens=one.tally.thinking_tokens,
+        kept=kept,
+        score=one.score,
+        confidence=confidence(one.watched),
+    )
+
+
+def _spent(context: Context, fitted: Fitted) -> tuple[Spent, ...]:
+    """What the prompt came to, hidden work before it included, and what each candidate did."""
+    assert context.node is not None
+    first = Spent(
+        candidate="" if context.branches else context.candidate,
+        account=charged(context.node.account, fitted.hidden),
+        pending=context.node.pending,
+        kept=True,
+    )
+    others = [
+        Spent(one.candidate, one.node.account, one.node.pending, one is context.kept)
+        for one in context.branches
+        if one.node is not None
+    ]
+    return first, *others
 
 
 def _method(request: AnswerRequest, backend: Backend) -> tuple[Method, Resolved | None]:
     """The method asked for, or the one that the thinking asked for implies, and the model's format."""
     wants_thought = request.think not in ("off", 0)
     name = request.method or ("cot" if wants_thought else "direct")
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, 1)
-        known = ", ".join(METHODS)
-        raise UsageError(
-            f"there is no method {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
-            f"methods: {known}",
-        )
+    method = method_of(name)
     if isinstance(request.think, int) and request.think < 0:
         raise UsageError(
             f"a thinking budget of {request.think} tokens is negative", "say off, a number or max"
         )
-    method = METHODS[name]
-    if method.thinks and not wants_thought:
+    if method.thinks and not method.samples and not wants_thought:
         raise UsageError(f"method {name!r} thinks, but thinking is off", "leave one of the two out")
     if request.method is not None and not method.thinks and isinstance(request.think, int) and wants_thought:
         raise UsageError(
@@ -186,7 +205,7 @@ def _method(request: AnswerRequest, backend: Backend) -> tuple[Method, Resolved 
     return method, style
 
 
-def _sampler(asked: Sampling, defaults: Sampler) -> Sampler:
+def _sampler(asked: Sampling, defaults: Sampler, method: Method) -> Sampler:
     sampler = Sampler(
         temperature=defaults.temperature if asked.temperature is None else asked.temperature,
         top_p=defaults.top_p if asked.top_p is None else asked.top_p,
@@ -199,6 +218,12 @@ def _sampler(asked: Sampling, defaults: Sampler) -> Sampler:
         raise UsageError(f"a top-p of {sampler.top_p} is not in (0, 1]")
     if sampler.top_k < 0:
         raise UsageError(f"a top-k of {sampler.top_k} is negative")
+    if method.samples and sampler.temperature == 0:
+        if asked.temperature is not None:
+            raise UsageError(
+                f"at temperature 0 all candidates of {method.label} are alike", "leave --temperature out"
+            )
+        sampler = replace(sampler, temperature=SAMPLING_TEMPERATURE)
     return sampler
 
 
@@ -254,6 +279,7 @@ async def _context(
         emit=emit,
         watch=request.confidence,
         live=not request.bulk,
+        count=method.count,
     )
     notices = [Notice(code="overflow", text=note) for note in fitted.notices]
     return context, fitted, notices + [Notice(code="thinking", text=note) for note in notes]
@@ -269,7 +295,8 @@ async def _sample_meter(context: Context, emit: Callable[[Event], None]) -> None
     while True:
         await asyncio.sleep(METER_PERIOD_S)
         emit(context.tally.metered(context.budget.limit))
-        degradations = context.node.account.degradations if context.node is not None else []
+        nodes = [one.node for one in (context, *context.branches) if one.node is not None]
+        degradations = list(dict.fromkeys(event for node in nodes for event in node.account.degradations))
         for event in degradations[said:]:
             emit(Notice(code="cache" if event == EVICTED else "memory", text=event))
         said = len(degradations)

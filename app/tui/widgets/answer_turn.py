@@ -92,14 +92,16 @@ class AnswerTurn(Vertical):
         Returns whether it grew.
         """
         if self.state == "thinking":
-            self.thinking.seconds = seconds
+            if self.thinking.live:
+                self.thinking.seconds = seconds
             return self.thinking.show()
         return await self.body.flush()
 
     async def finish(self, answer: Answer, place: tuple[int, int]) -> None:
         """Show the complete or stopped answer and its receipt."""
-        steps = answer.receipt.steps
-        seconds = sum(step.seconds for step in steps if step.phase == "thinking")
+        others = {candidate.id for candidate in answer.candidates if not candidate.kept}
+        thoughts = [step for step in answer.receipt.steps if step.phase == "thinking"]
+        seconds = sum(step.seconds for step in thoughts if step.candidate not in others)
         self.thinking.finish(answer.thinking, answer.receipt.tokens.thinking, seconds)
         self.text = answer.answer
         await self.body.finish(answer.answer)

@@ -44,6 +44,8 @@ class ThinkingBlock(Vertical):
     tokens: reactive[int] = reactive(0)
     limit: reactive[int | None] = reactive(None)
     seconds: reactive[float] = reactive(0.0)
+    standing: reactive[str] = reactive("")
+    """How this answer stands among several, while they come."""
     begun: var[bool] = var(False, toggle_class="-begun")
 
     def __init__(self) -> None:
@@ -93,6 +95,9 @@ class ThinkingBlock(Vertical):
     def watch_limit(self) -> None:
         self.show()
 
+    def watch_standing(self) -> None:
+        self.show()
+
     def on_click(self, event: Click) -> None:
         event.stop()
         self.post_message(ThoughtsToggled())
@@ -108,11 +113,14 @@ class ThinkingBlock(Vertical):
         head = Content.styled("▾ Thinking", "bold $mull-effort")
         timing = Content.styled(time, "$mull-muted")
         hint = Content.styled("^T answer now" if self.size.width >= WIDE else "^T", "$mull-muted")
-        room = self.size.width - len(GAP.join((head.plain, count, "", time, hint.plain)))
-        if self.limit is None or room < 3:
-            return Content(GAP).join([head, Content(count), timing, hint])
-        bar = progress(self.tokens / max(1, self.limit), min(BAR_WIDTH, room))
-        return Content(GAP).join([head, Content(count), bar, timing, hint])
+        parts = [head, Content(count), timing, hint]
+        room = self.size.width - len(GAP.join([*(part.plain for part in parts), ""]))
+        if self.standing and len(self.standing) + len(GAP) + 3 <= room:
+            parts.insert(2, Content.styled(self.standing, "$mull-effort"))
+            room -= len(self.standing) + len(GAP)
+        if self.limit is not None and room >= 3:
+            parts.insert(2, progress(self.tokens / max(1, self.limit), min(BAR_WIDTH, room)))
+        return Content(GAP).join(parts)
 
     def _visible(self) -> str:
         text = self._text.strip("\n")

@@ -8,6 +8,5 @@ from engine.thinking.context import Context
 
 async def run(ctx: Context) -> None:
     """Prefill the prompt, think until the model or the budget ends the thought, and answer."""
-    node = await ctx.prefill()
-    await ctx.think(node)
-    await ctx.say(node)
+    await ctx.prefill()
+    await ctx.reply()

@@ -5,5 +5,5 @@ from engine.thinking.context import Context
 
 async def run(ctx: Context) -> None:
     """Prefill the prompt, whose template has thinking switched off, and answer."""
-    node = await ctx.prefill()
-    await ctx.say(node)
+    await ctx.prefill()
+    await ctx.reply()

@@ -1,6 +1,5 @@
 """Answers on a real backend over scripted text: whatever a model does with its markers, the budget holds."""
 
-import time
 from collections.abc import Mapping
 from importlib.resources import as_file, files
 from itertools import pairwise
@@ -8,26 +7,19 @@ from pathlib import Path
 
 import pytest
 import scripted_checkpoint
+from answer_run import Run
 
 from engine.load.tokenizer import HubTokenizer
-from engine.meter.receipt import Clock
 from engine.protocol import (
-    Answer,
     AnswerNow,
-    AnswerRequest,
     Cancel,
-    Control,
-    Delta,
-    Event,
-    Message,
     ModelSpec,
     More,
     Notice,
-    Think,
 )
 from engine.runtime.local import LocalBackend
 from engine.setup import open_backend
-from engine.thinking.run import Steering, UsageError, answer
+from engine.thinking.run import UsageError
 
 with as_file(files("assets") / "tiny") as folder:
     TINY = Path(folder)
@@ -40,42 +32,6 @@ FORCED = TOKENIZER.encode("\n</think>\n\n")
 def backend_of(tmp_path: Path, script: Mapping[int, int], **config: object) -> LocalBackend:
     folder = scripted_checkpoint.write(tmp_path / "model", TINY, script, TOKENIZER.size, **config)
     return open_backend(ModelSpec(model=str(folder)))
-
-
-class Run:
-    """One answer with everything that was heard of it."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.steering = Steering()
-        self.controls: dict[int, Control] = {}
-        self.answer: Answer
-
-    async def __call__(self, backend: LocalBackend, think: Think = "max", **options: object) -> "Run":
-        request = AnswerRequest(
-            id="a",
-            spec=ModelSpec(),
-            messages=(Message("user", "How many?"),),
-            think=think,
-            **options,  # type: ignore[arg-type]
-        )
-        now = time.monotonic_ns()
-        before = backend.runner.forwarded_tokens
-        self.answer = await answer(request, backend, self._hear, self.steering, Clock(now, now, 0.0))
-        self.forwarded = backend.runner.forwarded_tokens - before
-        return self
-
-    def _hear(self, event: Event) -> None:
-        self.events.append(event)
-        if isinstance(event, Delta) and (control := self.controls.pop(len(self.texts), None)):
-            self.steering.control(control)
-
-    @property
-    def texts(self) -> list[Delta]:
-        return [event for event in self.events if isinstance(event, Delta)]
-
-    def text(self, phase: str) -> str:
-        return "".join(delta.text for delta in self.texts if delta.phase == phase)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Whether a reply is right: what is taken for its answer, and when two answers are the same. Pure.
+"""What is taken for a reply's answer, when two answers are the same, and whether one is right. Pure.
 
 number  the last number of what the reply gives as its answer; separators, units, currency and percent signs
         are left out, fractions and powers of ten are read; compared by value
@@ -57,6 +57,17 @@ def right(kind: Kind, answers: Sequence[str], reply: str, letters: str = "") -> 
             )
         case "exact":
             return any(reply.strip() == answer.strip() for answer in answers)
+
+
+def canonical(reply: str) -> str:
+    """The reply's answer, written so that the same answers are the same text; empty where it gives none.
+
+    A number by its value, else the words: of what the reply gives as its answer, or of its last line.
+    """
+    reply = reply[-LONGEST:]
+    part = _given(reply) or _last_line(reply)
+    number = number_in(part)
+    return _words(part) if number is None else str(number)
 
 
 def number_in(text: str) -> Fraction | None:

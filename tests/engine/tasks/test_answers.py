@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.bench.judge import Kind, boxed, right
+from engine.tasks.answers import Kind, boxed, right
 
 RIGHT: list[tuple[Kind, str, str]] = [
     ("number", "42", "so 6*7=42."),

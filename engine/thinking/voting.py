@@ -1,0 +1,56 @@
+"""Candidates' answers counted: which are the same, who leads, and when more would hardly change it. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from engine.protocol import Decision, Vote
+from engine.tasks.answers import canonical
+
+SURE = 0.95
+
+
+def count(answers: Sequence[tuple[str, str, float]]) -> tuple[Vote, ...]:
+    """Votes for (candidate, answer, weight) by what they answer, the heaviest first, then the earliest.
+
+    Who gives no answer has no vote.
+    """
+    groups: dict[str, list[tuple[str, float]]] = {}
+    for candidate, answer, weight in answers:
+        if said := canonical(answer):
+            groups.setdefault(said, []).append((candidate, weight))
+    votes = [
+        Vote(
+            answer=said,
+            candidates=tuple(candidate for candidate, _ in group),
+            weight=sum(weight for _, weight in group),
+        )
+        for said, group in groups.items()
+    ]
+    return tuple(sorted(votes, key=lambda vote: -vote.weight))
+
+
+def settled(leader: int, second: int) -> bool:
+    """Whether a majority this clear is a lasting one: with probability SURE, were there only these two.
+
+    Source: Aggarwal et al., "Let's Sample Step by Step: Adaptive-Consistency", 2023 (arXiv:2305.11860), the
+    Beta rule written as a sum of binomials.
+    """
+    total = leader + second + 1
+    return sum(math.comb(total, j) for j in range(leader + 1)) >= SURE * 2**total
+
+
+def until_settled(leader: int, second: int) -> int:
+    """How many more votes for the leader alone would settle it."""
+    more = 0
+    while not settled(leader + more, second):
+        more += 1
+    return more
+
+
+def decision(rule: str, votes: tuple[Vote, ...]) -> Decision:
+    """The first vote chosen by a rule."""
+    total = sum(vote.weight for vote in votes)
+    second = votes[1].weight if len(votes) > 1 else 0.0
+    return Decision(rule=rule, votes=votes, margin=(votes[0].weight - second) / total if total else 0.0)
