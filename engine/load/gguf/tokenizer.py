@@ -205,11 +205,16 @@ def _sentencepiece(vocabulary: _Vocabulary) -> Tokenizer:
 
 
 def _merges(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
-    """All pairs of tokens that make a token, the best first."""
+    """All pairs of tokens that make a token, the best first.
+
+    A token is cut only where both parts are as long as some token: a file may have tokens of any length.
+    """
     pieces, ranks = vocabulary.pieces, vocabulary.ranks()
+    lengths = {len(token) for token in pieces if token}
+    cuts = {length: [cut for cut in lengths if length - cut in lengths] for length in lengths}
     found = []
     for token, id in pieces.items():
-        for cut in range(1, len(token)):
+        for cut in cuts.get(len(token), ()):
             left = pieces.get(token[:cut])
             if left is not None and (right := pieces.get(token[cut:])) is not None:
                 found.append((-ranks[id], id, left, right, token[:cut], token[cut:]))

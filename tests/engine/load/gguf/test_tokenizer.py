@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
@@ -15,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import Qwen2Tokenizer
 
 from engine.load.errors import ModelError
+from engine.load.gguf.tokenizer import _merges
 from engine.load.locate import locate
 from engine.load.tokenizer import HubTokenizer
 from engine.protocol import Message
@@ -183,6 +185,23 @@ def test_sentencepiece_merges_follow_from_the_vocabulary(tmp_path: Path, archite
     )
     agree(path, expected, [text for text in TEXTS if text] + OTHER_WORDS)
     assert HubTokenizer(path).eos_ids == {2}
+
+
+def test_a_giant_token_is_looked_up_in_parts_only_where_tokens_are_as_long() -> None:
+    looked_up: list[str] = []
+
+    class Pieces(dict[str, int]):
+        def get(self, token: str, default: Any = None) -> Any:
+            looked_up.append(token)
+            return super().get(token, default)
+
+    tokens = ["", "a", "b", "ab", "aab", "a" * 5000 + "b", "a" * 9000]
+    vocabulary = SimpleNamespace(
+        pieces=Pieces({token: id for id, token in enumerate(tokens)}),
+        ranks=lambda: [float(-id) for id in range(len(tokens))],
+    )
+    assert _merges(vocabulary) == [("a", "b"), ("a", "ab")]  # type: ignore[arg-type]
+    assert len(looked_up) < 20
 
 
 def test_control_tokens_are_found_whole_however_they_are_spelled(tmp_path: Path) -> None:
