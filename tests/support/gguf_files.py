@@ -22,6 +22,7 @@ ARCHITECTURES = {
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "qwen3_moe": "qwen3moe",
+    "mixtral": "llama",
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",

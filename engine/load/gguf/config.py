@@ -100,7 +100,15 @@ def config_of(header: Header) -> dict[str, Any]:
             "norm_topk_prob": True,
         }
     elif header.metadata.get(f"{header.architecture}.expert_count"):
-        raise read.refusal("it has experts (Mixtral and its like)")
+        if header.architecture != "llama":
+            raise read.refusal("it has experts")
+        config |= {  # llama.cpp has no architecture of its own for it
+            "model_type": "mixtral",
+            "intermediate_size": read.count("feed_forward_length"),
+            "num_local_experts": read.count("expert_count"),
+            "num_experts_per_tok": read.count("expert_used_count"),
+            "sliding_window": None,
+        }
     else:
         config["intermediate_size"] = read.count("feed_forward_length")
     if header.architecture in _SLIDING_EVERY:

@@ -153,6 +153,24 @@ def test_experts_in_another_number_of_dimensions_are_refused(
     assert "\n" not in caught.value.message
 
 
+def test_experts_that_are_a_tensor_each_and_those_of_unknown_mixtures_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first conversions of Mixtral were; an architecture of which llama.cpp knows none."""
+    folder = save_checkpoint(tmp_path / "old", "mixtral", num_hidden_layers=1)
+    tensors = converted(folder)
+    apart = {
+        f"blk.0.ffn_up.{n}.weight": part for n, part in enumerate(tensors.pop("blk.0.ffn_up_exps.weight"))
+    }
+    monkeypatch.setattr(gguf_files, "converted", lambda folder: {**tensors, **apart})
+    with pytest.raises(ModelError, match="'blk.0.ffn_up.0.weight', which a llama has no place for"):
+        read(write_gguf(folder, tmp_path / "old.gguf"))
+    monkeypatch.undo()
+    folder = save_checkpoint(tmp_path / "other", "qwen2", num_hidden_layers=1)
+    with pytest.raises(ModelError, match="a qwen2 that is not read: it has experts"):
+        read(write_gguf(folder, tmp_path / "other.gguf", **{"qwen2.expert_count": 4}))
+
+
 def test_every_byte_of_a_header_may_be_wrong_without_anything_but_an_error(
     tmp_path: Path, good: bytes
 ) -> None:
