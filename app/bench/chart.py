@@ -93,18 +93,15 @@ def chart(report: BenchReport) -> Chart | None:
 
 def _series(report: BenchReport) -> Iterator[Series]:
     cost = COSTS[report.against]
+    known = [row for row in report.cells if (cost(row).value or 0) > 0]
+    thinking = list(dict.fromkeys((row.model, row.method) for row in known if row.budget != "off"))
     groups: dict[tuple[str, str], list[BenchRow]] = {}
-    still: dict[str, list[BenchRow]] = {}
-    for row in report.cells:
-        if (cost(row).value or 0) > 0:
-            if row.budget == "off":
-                still.setdefault(row.model, []).append(row)
-            else:
-                groups.setdefault((row.model, row.method), []).append(row)
-    for model, rows in still.items():  # no thinking is where each of a model's methods begins
-        thinking = [key for key in groups if key[0] == model]
-        for key in thinking or [(model, rows[0].method)]:
-            groups[key] = [*rows, *groups.get(key, [])]
+    for row in known:
+        # without thinking is where each of a model's methods begins that has no such row of its own
+        own = (row.model, row.method)
+        others = [key for key in thinking if key[0] == row.model and own not in thinking]
+        for key in others or [own]:
+            groups.setdefault(key, []).append(row)
     models = {model for model, _ in groups}
     methods = {method for _, method in groups}
     for (model, method), rows in groups.items():

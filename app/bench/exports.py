@@ -110,6 +110,7 @@ def _cell(row: BenchRow) -> Row:
         "joules_low": row.joules.low,
         "joules_high": row.joules.high,
         "joules_method": row.joules.method,
+        "temperature": row.temperature,
         "cut_share": row.cut,
         "unanswered": row.unanswered,
     }
@@ -127,7 +128,6 @@ def _ran_on(report: BenchReport, name: str) -> Row:
         "weight_dtype": ran.weight_dtype if ran else None,
         "kernel_class": ran.kernel_class if ran else None,
         "threads": ran.threads if ran else None,
-        "temperature": ran.temperature if ran else None,
         "top_p": ran.top_p if ran else None,
         "top_k": ran.top_k if ran else None,
         "mull": report.mull,
@@ -141,6 +141,7 @@ def _ran_on(report: BenchReport, name: str) -> Row:
 
 
 def _answers(report: BenchReport, found: Sequence[Measured], tasks: Mapping[int, Tasks]) -> Iterator[Row]:
+    temperatures = {(row.model, row.method, row.budget): row.temperature for row in report.cells}
     items = {(seed, item.digest): item for seed, one in tasks.items() for item in one.items}
     for cell in found:
         provenance = _ran_on(report, cell.cell.model)
@@ -177,6 +178,7 @@ def _answers(report: BenchReport, found: Sequence[Measured], tasks: Mapping[int,
                     "joules_low": line.joules_low,
                     "joules_high": line.joules_high,
                     "joules_method": line.joules_method,
+                    "temperature": temperatures[cell.cell.model, cell.cell.method, cell.cell.budget],
                     **provenance,
                 }
 

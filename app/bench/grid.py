@@ -40,6 +40,12 @@ class Cell(Struct, frozen=True, kw_only=True):
     def budget(self) -> str:
         return str(self.think)
 
+    @property
+    def candidates(self) -> int:
+        """How many answers the method samples for each that it gives, at most."""
+        number = self.method.partition(":")[2]
+        return int(number) if number.isdecimal() else 1
+
     def sampling(self, sample: int) -> Sampling:
         """How the n-th answer to a problem is sampled."""
         return Sampling(
@@ -65,7 +71,8 @@ class Plan:
     def cells(self, info: ModelInfo, known: Sequence[MethodInfo]) -> list[Cell]:
         """A model's cells, by method, budget and seed. Raises CommandError where nothing is left to do.
 
-        A method that thinks goes with every budget but off, one that does not with off alone.
+        A method that thinks goes with every budget but off, one that does not with off alone, and one with
+        several candidates with all.
         """
         budgets = self.budgets or ("off", *info.think_steps, "max")
         chosen = _methods(self.methods, known, info)
@@ -73,7 +80,7 @@ class Plan:
             (method.name, budget)
             for method in chosen
             for budget in budgets
-            if method.thinks == (budget not in ("off", 0))
+            if method.thinks == (budget != "off") or method.candidates > 1
         ]
         for method in chosen if self.methods else ():
             if method.name not in {name for name, _ in pairs}:
@@ -108,5 +115,7 @@ def _methods(names: tuple[str, ...] | None, known: Sequence[MethodInfo], info: M
         method = by_name.get(name.partition(":")[0])
         if method is None:
             raise CommandError(f"there is no method {name!r}", f"methods: {', '.join(by_name)}", status=2)
-        chosen.append(MethodInfo(name, method.thinks))
+        if method.candidates > 1 and ":" not in name:
+            name = f"{name}:{method.candidates}"
+        chosen.append(MethodInfo(name, method.thinks, method.candidates))
     return chosen

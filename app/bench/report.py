@@ -164,6 +164,7 @@ def _row(one: Measured, results: Results) -> BenchRow:
         joules=_joules(answered),
         cut=sum(line.finish == "budget" for line in answered) / count,
         unanswered=count - len(answered),
+        temperature=header.environment.temperature if header is not None else None,
         profile=header.environment.profile if header is not None else "",
     )
 
@@ -225,13 +226,14 @@ def _enough(together: Sequence[Measured]) -> Iterable[BenchEnough]:
     models = list(dict.fromkeys(one.cell.fingerprint for one in together))
     for model in models:
         of_model = [one for one in together if one.cell.fingerprint == model]
-        off = [one for one in of_model if one.cell.think == "off"][:1]
+        still = [one for one in of_model if one.cell.think == "off"]
         for method in dict.fromkeys(one.cell.method for one in of_model if one.cell.think != "off"):
             steps = sorted(
                 (one for one in of_model if one.cell.method == method and one.cell.think != "off"),
                 key=lambda one: float("inf") if one.cell.think == "max" else float(one.cell.think),
             )
-            ladder = [*off, *steps]
+            own = [one for one in still if one.cell.method == method]
+            ladder = [*(own or still)[:1], *steps]
             common = set.intersection(*(set(one.by_problem) for one in ladder))
             if len(ladder) < 2 or not common:
                 continue

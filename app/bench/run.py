@@ -120,11 +120,12 @@ class Run:
     async def answers(self, missing: list[Wanted], progress: Progress) -> None:
         """Have them all answered and kept. Raises CommandError for the first that cannot be."""
         left = iter(missing)
-        running: set[asyncio.Task[AnswerLine]] = set()
+        running: dict[asyncio.Task[AnswerLine], int] = {}
         try:
             while self._fill(running, left):
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
+                    del running[task]
                     self._results.add(task.result())
                     progress.done += 1
                 self._tell()
@@ -133,10 +134,10 @@ class Run:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    def _fill(self, running: set[asyncio.Task[AnswerLine]], left: Iterator[Wanted]) -> bool:
-        """Begin what may begin; whether anything is under way."""
-        while len(running) < self._parallel and (one := next(left, None)) is not None:
-            running.add(asyncio.create_task(self._answer(one)))
+    def _fill(self, running: dict[asyncio.Task[AnswerLine], int], left: Iterator[Wanted]) -> bool:
+        """Begin what may begin; whether anything is under way. An answer counts with all its candidates."""
+        while sum(running.values()) < self._parallel and (one := next(left, None)) is not None:
+            running[asyncio.create_task(self._answer(one))] = one.cell.candidates
         return bool(running)
 
     async def _answer(self, one: Wanted) -> AnswerLine:

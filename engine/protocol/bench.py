@@ -47,6 +47,8 @@ class BenchRow(Struct, frozen=True, kw_only=True):
     """Answers that there are not, for they do not fit into the context; they count as wrong."""
     front: bool = False
     """No other row of this report costs as little and solves as much (by the figure that `against` names)."""
+    temperature: float | None = None
+    """At which tokens were sampled."""
     profile: str
 
 

@@ -152,10 +152,14 @@ class Loading(Struct, frozen=True, kw_only=True, tag="loading"):
 
 
 class MethodInfo(Struct, frozen=True):
-    """A way to answer that the engine knows. One that `thinks` needs a thinking budget."""
+    """A way to answer that the engine knows. One that `thinks` needs a thinking budget.
+
+    One with several `candidates` takes their number after a colon, and answers without thinking, too.
+    """
 
     name: str
     thinks: bool
+    candidates: int = 1
 
 
 class Loaded(Struct, frozen=True, kw_only=True, tag="loaded"):

@@ -143,6 +143,17 @@ def test_tasks_of_ones_own_in_several_formats_with_samples_and_seeds(home: Home)
     assert report["split"] == "all" and report["temperature"] == 1
 
 
+def test_methods_with_several_candidates_are_held_against_one_answer(home: Home) -> None:
+    report = report_of(
+        home, "--tasks", "coin", "--problems", "2", "--budgets", "off,8", "--methods", "direct,cot,vote:3"
+    )
+    cells = {(row["method"], row["budget"]): row for row in report["cells"]}
+    assert list(cells) == [("direct", "off"), ("cot", "8"), ("vote:3", "off"), ("vote:3", "8")]
+    assert cells["vote:3", "8"]["tokens"]["value"] > cells["cot", "8"]["tokens"]["value"]
+    assert cells["vote:3", "8"]["temperature"] > 0 == cells["cot", "8"]["temperature"]
+    assert [found["method"] for found in report["enough"]] == ["cot", "vote:3"]
+
+
 def test_tables_and_plots_are_written_and_no_cell_is_a_formula(home: Home) -> None:
     tasks = own(home, {"prompt": "=1+1 and 12 + 30?", "answer": "=42", "type": "exact"})
     table, parquet = home.folder / "t.csv", home.folder / "t.parquet"
