@@ -163,7 +163,7 @@ def test_experts_that_are_a_tensor_each_and_those_of_unknown_mixtures_are_refuse
         f"blk.0.ffn_up.{n}.weight": part for n, part in enumerate(tensors.pop("blk.0.ffn_up_exps.weight"))
     }
     monkeypatch.setattr(gguf_files, "converted", lambda folder: {**tensors, **apart})
-    with pytest.raises(ModelError, match="'blk.0.ffn_up.0.weight', which a llama has no place for"):
+    with pytest.raises(ModelError, match=r"'blk\.0\.ffn_up\.0\.weight', which a llama has no place for"):
         read(write_gguf(folder, tmp_path / "old.gguf"))
     monkeypatch.undo()
     folder = save_checkpoint(tmp_path / "other", "qwen2", num_hidden_layers=1)
