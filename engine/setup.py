@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from engine.load.tokenizer import HubTokenizer
 from engine.page_files import PageFolder
 from engine.protocol import ModelSpec
 from engine.quantized_folder import QuantizedFolder
+from engine.runtime.assemble import fitting
 from engine.runtime.create import create
 from engine.runtime.create_draft import inspect_draft
 from engine.runtime.local import LocalBackend
@@ -50,10 +52,12 @@ def open_backend(
 
 
 def check(spec: ModelSpec, user_profiles: Path | None = None) -> None:
-    """Raise what `open_backend` would raise before it reads any weights."""
-    _detected(spec, user_profiles)
+    """Raise what `open_backend` would raise before it reads any weights, were there memory without end."""
+    found = _detected(spec, user_profiles)
     folder = locate(spec.model)
-    inspect_draft(spec, inspect(folder), HubTokenizer(folder))
+    checkpoint = inspect(folder)
+    fitting(checkpoint, spec.quant, found.profile, found.settings.dtype, sys.maxsize)
+    inspect_draft(spec, checkpoint, HubTokenizer(folder))
 
 
 def _detected(spec: ModelSpec, user_profiles: Path | None) -> Detection:

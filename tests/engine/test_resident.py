@@ -1,6 +1,7 @@
 """The resident engine and its clients: attaching, queueing, handing over, and surviving each other."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -453,15 +454,24 @@ async def test_garbage_on_the_socket_harms_nobody(engine: ResidentEngine, places
     assert isinstance((await events_of(engine, request("b")))[-1], Finished)
 
 
+@pytest.mark.parametrize("what", ["missing", "of other shapes", "a pattern for nothing"])
 async def test_a_model_that_cannot_be_loaded_leaves_the_engine_usable(
-    engine: ResidentEngine, tmp_path: Path
+    engine: ResidentEngine, tmp_path: Path, what: str
 ) -> None:
     await events_of(engine, request("a"))
-    missing = AnswerRequest(
-        id="b", spec=ModelSpec(model=str(tmp_path / "none")), messages=(Message("user", "x"),)
-    )
-    failed = (await events_of(engine, missing))[-1]
-    assert isinstance(failed, Failed) and failed.code == "model"
+    folder, quant = tmp_path / "none", None
+    if what != "missing":
+        with as_file(files("assets") / "tiny") as tiny:
+            shutil.copytree(tiny, folder)
+    if what == "of other shapes":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 96}))
+    elif what == "a pattern for nothing":
+        quant = "int8,nothing_like_it=int4"
+    spec = ModelSpec(model=str(folder), quant=quant)
+    wrong = AnswerRequest(id="b", spec=spec, messages=(Message("user", "x"),))
+    failed = (await events_of(engine, wrong))[-1]
+    assert isinstance(failed, Failed) and failed.code == ("usage" if quant else "model")
     after = await events_of(engine, request("c"))
     assert isinstance(after[-1], Finished) and Loaded not in map(type, after), "the loaded model was kept"
 
