@@ -81,7 +81,8 @@ Examples:
 @click.option(
     "--method",
     metavar="NAME",
-    help="direct (no thinking), cot (think, then answer), vote:N or best:N (of N answers).",
+    help="direct (no thinking), cot (think, then answer), refine:K (cot, its sums checked as they are "
+    "written), vote:N or best:N (of N answers).",
 )
 @click.option("--system", metavar="TEXT", help="A system message.")
 @click.option("--temperature", type=float, metavar="T", help="0 is greedy; the default is the model's own.")

@@ -17,6 +17,10 @@ BLANK_TRIES = 8
 """Tokens for which the end is banned while the answer is still blank: an answer is never empty."""
 
 
+Doubt = Callable[[str], str | None]
+"""Reads a thought so far; what it returns is put after it."""
+
+
 class Cancelled(Exception):
     """The answer was cancelled; what it has said so far is kept."""
 
@@ -46,8 +50,8 @@ class Context:
     live: bool = True
     """Somebody sees the tokens as they come."""
     watched: list[Watch] = field(default_factory=list)
-    count: int = 1
-    """How many candidates the method may have."""
+    number: int = 1
+    """The method's: how many candidates it may have, or rounds."""
     branches: list[Context] = field(default_factory=list)
     """Candidates that go on from the prompt, in the order in which they began."""
     chosen: Context | None = None
@@ -106,39 +110,52 @@ class Context:
             begun.append(candidate)
         return begun
 
-    async def reply(self) -> None:
+    async def reply(self, doubt: Doubt | None = None) -> None:
         """Think, where there is a budget for it, and answer, from the node that there is."""
         assert self.node is not None
         if self.budget.thinks:
-            await self.think(self.node)
+            await self.think(self.node, doubt)
         await self.say(self.node)
         self.done = True
 
-    async def think(self, node: Node) -> None:
+    async def think(self, node: Node, doubt: Doubt | None = None) -> None:
         """Think until the model ends its thought or the budget does; then the thought is closed.
 
-        A model whose template does not open the thought is made to open it: a budget was asked for.
+        A model whose template does not open the thought is made to open it: a budget was asked for. `doubt`
+        reads the thought at the end of each of its lines or sentences, and may have words put after it.
         """
         style = self._style()
         if not self.opened:
             await self._force(node, "thinking", (style.start,), shown=False)
         self.opened = False
-        extension = await self.backend.extend(
-            node,
-            "thinking",
-            self.budget.lease,
-            self.sampler,
-            stop=self.backend.tokenizer.eos_ids,
-            keep=frozenset({style.end}),
-            banned=frozenset({style.start}),
-            wind_down=WindDown(style.end, self.backend.tokenizer.sentence_ends()),
-            watch=self.watch,
-            live=self.live,
-            on_tokens=self._hear_thought,
-        )
-        self.watched += extension.watched
+        ends, lease = self.backend.tokenizer.sentence_ends(), self.budget.lease
+        wind_down = WindDown(style.end, ends)
+        while True:
+            extension = await self.backend.extend(
+                node,
+                "thinking",
+                lease,
+                self.sampler,
+                stop=self.backend.tokenizer.eos_ids,
+                keep=frozenset({style.end}) | (ends if doubt else frozenset()),
+                banned=frozenset({style.start}),
+                wind_down=wind_down,
+                watch=self.watch,
+                live=self.live,
+                on_tokens=self._hear_thought,
+            )
+            self.watched += extension.watched
+            self._check(lease)
+            if doubt is None or extension.stop_id is None or extension.stop_id not in ends:
+                break
+            self._hear("thinking", (extension.stop_id,))
+            if lease.used >= wind_down.grace * lease.limit:
+                self.cut = True
+                break
+            words = self.backend.tokenizer.encode(doubt(self.thinking) or "")
+            if words and lease.limit - lease.used > len(words):
+                await self._force(node, "thinking", tuple(words), shown=True)
         self._flush("thinking")
-        self._check(self.budget.lease)
         if extension.stop_id != style.end:
             self.cut = self.cut or extension.reason in ("limit", "ended")
             await self._force(node, "thinking", style.forced_end, shown=True)
@@ -203,7 +220,7 @@ class Context:
         self.tally.forced(phase, len(ids))
         style = self._style()
         text = self.backend.tokenizer.decode([i for i in ids if i not in (style.start, style.end)])
-        text = text.rstrip() if shown else ""
+        text = (text if style.end not in ids else text.rstrip()) if shown else ""
         if phase == "thinking" and text:
             self.thinking += text
             self.emit(Delta(candidate=self.candidate, phase=phase, text=text, tokens=len(ids), forced=True))

@@ -99,7 +99,7 @@ async def answer(
         thinking_room=context.budget.room if context.budget.thinks else 0,
         turns_left_out=fitted.turns_left_out,
         summary=fitted.summary,
-        candidates=context.count,
+        candidates=method.candidates,
     )
     emit(started)
     for notice in notices:
@@ -279,7 +279,7 @@ async def _context(
         emit=emit,
         watch=request.confidence,
         live=not request.bulk,
-        count=method.count,
+        number=method.number or 1,
     )
     notices = [Notice(code="overflow", text=note) for note in fitted.notices]
     return context, fitted, notices + [Notice(code="thinking", text=note) for note in notes]

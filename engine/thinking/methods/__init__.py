@@ -7,34 +7,35 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from engine.thinking.context import Context
-from engine.thinking.methods import best, cot, direct, vote
+from engine.thinking.methods import best, cot, direct, refine, vote
 from engine.thinking.refusals import UsageError
 
 MOST = 64
-"""Candidates that a method may have."""
+"""Candidates, or rounds, that a method may have."""
 
 
 @dataclass(frozen=True)
 class Method:
     """A way to answer. One that `thinks` needs a thinking budget and a model that can think.
 
-    One that `samples` has several candidates: `count` of them unless the request says how many (`vote:5`).
-    They think where there is a budget for it, and answer directly where there is none.
+    One with a `number` takes it from the request (`vote:5`), or this: of candidates where it `samples`, else
+    of rounds. Candidates think where there is a budget for it, and answer directly where there is none.
     """
 
     name: str
     thinks: bool
     run: Callable[[Context], Awaitable[None]]
-    count: int = 1
+    number: int | None = None
+    samples: bool = False
 
     @property
-    def samples(self) -> bool:
-        return self.count > 1
+    def candidates(self) -> int:
+        return self.number or 1 if self.samples else 1
 
     @property
     def label(self) -> str:
         """As a request names it."""
-        return f"{self.name}:{self.count}" if self.samples else self.name
+        return self.name if self.number is None else f"{self.name}:{self.number}"
 
 
 METHODS = {
@@ -42,8 +43,9 @@ METHODS = {
     for method in (
         Method("direct", thinks=False, run=direct.run),
         Method("cot", thinks=True, run=cot.run),
-        Method("vote", thinks=True, run=vote.run, count=8),
-        Method("best", thinks=True, run=best.run, count=8),
+        Method("refine", thinks=True, run=refine.run, number=4),
+        Method("vote", thinks=True, run=vote.run, number=8, samples=True),
+        Method("best", thinks=True, run=best.run, number=8, samples=True),
     )
 }
 
@@ -56,12 +58,16 @@ def method_of(text: str) -> Method:
         near = difflib.get_close_matches(name, METHODS, 1)
         raise UsageError(
             f"there is no method {name[:40]!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
-            f"methods: {', '.join(f'{one.name}:N' if one.samples else one.name for one in METHODS.values())}",
+            f"methods: {', '.join(f'{one.name}:N' if one.number else one.name for one in METHODS.values())}",
         )
     if not colon:
         return method
-    if not method.samples:
+    if method.number is None:
         raise UsageError(f"the method {name} takes no number", f"say {name}")
-    if not (number.isascii() and number.isdecimal()) or not 2 <= int(number[:9]) <= MOST:
-        raise UsageError(f"{text[:40]!r} does not say how many answers", f"say {name}:N, N from 2 to {MOST}")
-    return replace(method, count=int(number))
+    least = 2 if method.samples else 1
+    if not (number.isascii() and number.isdecimal()) or not least <= int(number[:9]) <= MOST:
+        what = "answers" if method.samples else "rounds"
+        raise UsageError(
+            f"{text[:40]!r} does not say how many {what}", f"say {name}:N, N from {least} to {MOST}"
+        )
+    return replace(method, number=int(number))

@@ -16,7 +16,7 @@ async def run(ctx: Context) -> None:
     """Sample all, check each, and keep the best of those with the weightiest answer."""
     await ctx.prefill()
     ctx.watch = True
-    await sampled(ctx, 1 if ctx.hurried else ctx.count)
+    await sampled(ctx, 1 if ctx.hurried else ctx.number)
     sound = [one for one in ctx.branches if first_wrong_line(one.thinking + "\n") is None]
     for one in ctx.branches:
         sure = confidence(one.watched)

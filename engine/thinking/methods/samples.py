@@ -20,7 +20,7 @@ async def sampled(ctx: Context, count: int) -> list[Context]:
 
 def tell(ctx: Context, votes: tuple[Vote, ...]) -> None:
     """How the candidates stand that have answered by now."""
-    ctx.emit(Voted(votes=votes, ended=sum(one.done for one in ctx.branches), wanted=ctx.count))
+    ctx.emit(Voted(votes=votes, ended=sum(one.done for one in ctx.branches), wanted=ctx.number))
 
 
 def by_id(ctx: Context, candidate: str) -> Context:

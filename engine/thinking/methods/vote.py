@@ -14,17 +14,17 @@ async def run(ctx: Context) -> None:
     """Sample, count, and sample more while another answer might still win."""
     await ctx.prefill()
     leader = second = 0
-    while (left := ctx.count - len(ctx.branches)) and not ctx.hurried:
+    while (left := ctx.number - len(ctx.branches)) and not ctx.hurried:
         await sampled(ctx, min(left, until_settled(leader, second)))
         votes = count([(one.candidate, one.answer, 1.0) for one in ctx.branches])
         tell(ctx, votes)
         leader, second = (int(votes[at].weight) if at < len(votes) else 0 for at in (0, 1))
-        if votes and (settled(leader, second) or leader - second > ctx.count - len(ctx.branches)):
+        if votes and (settled(leader, second) or leader - second > ctx.number - len(ctx.branches)):
             break
     if not ctx.branches:  # hurried before any began
         await sampled(ctx, 1)
     votes = count([(one.candidate, one.answer, 1.0) for one in ctx.branches])
     if votes:
-        asked, most = len(ctx.branches), ctx.count
+        asked, most = len(ctx.branches), ctx.number
         rule = f"majority of {asked}" if asked == most else f"majority, clear after {asked} of {most}"
         ctx.keep(by_id(ctx, votes[0].candidates[0]), decision(rule, votes))
