@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from engine.load.gguf.config import config_of
 from engine.load.gguf.header import read_header
 from engine.load.gguf.names import parameters_of, quantization_of, stored_dtype
 from engine.load.json_file import read_json
-from engine.load.schemes import find_matrices, settings_of, stated_quantization
-from engine.load.weights import check_weights
+from engine.load.schemes import Settings, find_matrices, settings_of, stated_quantization
+from engine.load.weights import Stored, check_weights
 from profiles.shape import ModelShape, UnsupportedModel, shape_from_config
 
 _POSITIONS = 2048
@@ -84,8 +85,24 @@ def _folder(folder: Path) -> Contents:
         weights=settings.name if settings else most.lower(),
         stored=most,
         plain=sum(counts.values()),
-        quantized_bytes=sum(tensors[name].nbytes for name in packed),
+        quantized_bytes=_held(path, settings, tensors, matrices) if settings else 0,
     )
+
+
+def _held(
+    config: Path,
+    settings: Settings,
+    tensors: Mapping[str, Stored],
+    matrices: Mapping[str, Mapping[str, str]],
+) -> int:
+    """Bytes in memory of the matrices that are quantized. Raises ModelError."""
+    size = 0
+    for matrix, parts in matrices.items():
+        try:
+            size += settings.held({part: tensors[name] for part, name in parts.items()})
+        except (LookupError, ValueError, TypeError, ZeroDivisionError) as error:
+            raise ModelError(f"{config}: {matrix} is not {settings.name}") from error
+    return size
 
 
 def _config(path: Path) -> dict[str, Any]:

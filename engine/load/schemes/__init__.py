@@ -11,6 +11,7 @@ from engine.load.schemes.awq import AwqSettings
 from engine.load.schemes.compressed import CompressedSettings
 from engine.load.schemes.fp8 import Fp8Settings
 from engine.load.schemes.gptq import GptqSettings
+from engine.load.weights import Stored
 
 
 class Settings(Protocol):
@@ -30,6 +31,13 @@ class Settings(Protocol):
     @property
     def parts(self) -> frozenset[str]:
         """The last parts of the names of all its tensors; what a matrix may lack is among them."""
+        ...
+
+    def held(self, stored: Mapping[str, Stored]) -> int:
+        """Bytes in memory of the matrix of these tensors, unless their values have it become dense.
+
+        Raises LookupError or ValueError where they make none.
+        """
         ...
 
 

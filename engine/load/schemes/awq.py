@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.load.schemes.values import group_name, shown, stated, stated_group
+from engine.load.schemes.values import group_name, held_bytes, shown, stated, stated_group
+from engine.load.weights import Stored
 
 BITS = 4
 
@@ -28,3 +29,7 @@ class AwqSettings:
         key = "q_group_size" if "q_group_size" in settings else "group_size"
         self.group = stated_group({"group_size": settings.get(key, 128)})
         self.name = f"awq {bits}-bit {group_name(self.group)}"
+
+    def held(self, stored: Mapping[str, Stored]) -> int:
+        inputs, words = stored["qweight"].shape
+        return held_bytes(words * 32 // BITS, inputs, BITS, stored["scales"], zeros=True)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.load.schemes.values import group_name, shown, stated, stated_block, stated_group
+from engine.load.schemes.fp8 import held_float8
+from engine.load.schemes.values import group_name, held_bytes, shown, stated, stated_block, stated_group
+from engine.load.weights import Stored
 
 _LAYOUTS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision")
 
@@ -59,6 +61,21 @@ class CompressedSettings:
             raise ValueError(f"compressed-tensors with the transform_config {shown(transforms)}")
         self.rules = list(dict.fromkeys(_rule(group) for group in groups.values()))
         self.name = f"compressed-tensors {', '.join(rule.name for rule in self.rules)}"
+
+    def held(self, stored: Mapping[str, Stored]) -> int:
+        if "weight_packed" in stored:
+            outputs, words = stored["weight_packed"].shape
+            bits = min(rule.bits for rule in self.rules)
+            return held_bytes(outputs, words * 32 // bits, bits, *_scales(stored))
+        weight = stored["weight"]
+        if weight.dtype != "I8":
+            return held_float8(weight, next((rule.block for rule in self.rules if rule.block), None))
+        outputs, inputs = weight.shape
+        return held_bytes(outputs, inputs, 8, *_scales(stored))
+
+
+def _scales(stored: Mapping[str, Stored]) -> tuple[Stored, bool, bool]:
+    return stored["weight_scale"], "weight_zero_point" in stored, "weight_g_idx" in stored
 
 
 def _rule(group: object) -> Rule:

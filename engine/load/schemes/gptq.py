@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.load.schemes.values import group_name, shown, stated, stated_group
+from engine.load.schemes.values import group_name, held_bytes, shown, stated, stated_group
+from engine.load.weights import Stored
 
 _BITS = (2, 3, 4, 8)
 
@@ -41,6 +42,13 @@ class GptqSettings:
         self.choices = [first, *_exceptions(settings, first)]
         mixed = ", mixed" if len(set(self.choices)) > 1 else ""
         self.name = f"gptq {first.bits}-bit {group_name(first.group)}{mixed}"
+
+    def held(self, stored: Mapping[str, Stored]) -> int:
+        words, outputs = stored["qweight"].shape
+        inputs = stored["g_idx"].elements if "g_idx" in stored else words * 32 // self.choices[0].bits
+        return held_bytes(
+            outputs, inputs, words * 32 // inputs, stored["scales"], not self.symmetric, self.ordered
+        )
 
 
 def _choice(settings: Mapping[str, Any], of: Choice | None = None) -> Choice:

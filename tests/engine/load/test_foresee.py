@@ -15,6 +15,7 @@ from quantized_checkpoint import Parts, Write, awq, float8, from_codes, gptq, pa
 from random_checkpoint import prompt, reference, save_checkpoint
 from safetensors.torch import load_file, save_file
 
+from engine.catalog.contents import read_contents
 from engine.load import model as loading
 from engine.load.checkpoint import inspect
 from engine.load.choose import quantize_by
@@ -106,6 +107,8 @@ def test_a_quantized_checkpoint_takes_the_bytes_that_were_foreseen(
     pair = save_pair(tmp_path, family, write, config, num_hidden_layers=2, **changes)
     expected, found = held(pair.quantized, "none")
     assert expected == found
+    listed = read_contents(pair.quantized).memory(4)  # by the headers alone
+    assert listed == pytest.approx(found, rel=0.02)
 
 
 def test_matrices_that_must_become_dense_are_foreseen(tmp_path: Path) -> None:
