@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import time
@@ -109,6 +110,23 @@ def test_a_bench_that_is_interrupted_or_killed_goes_on_with_the_same_command(hom
     keys = [(line["cell"], line["problem"], line["sample"]) for line in kept(out)]
     assert len(keys) == len(set(keys)) == 80
     assert [row["n"] for row in report["cells"]] == [40, 40]
+
+
+def test_an_engine_that_crashes_is_started_again_and_nothing_is_missing(home: Home) -> None:
+    out = home.folder / "crashed.jsonl"
+    process = home.start(
+        "bench", "--tasks", "chain", "--problems", "40", "--budgets", "max", "--out", str(out)
+    )
+    for _ in range(2400):
+        if out.exists() and b'"line":"answer"' in out.read_bytes():
+            break
+        time.sleep(0.02)
+    engine = home.engine()
+    assert engine is not None
+    os.kill(engine["pid"], signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert len({line["problem"] for line in kept(out)}) == len(kept(out)) == 40
 
 
 def test_a_model_that_has_changed_is_measured_anew(home: Home, tmp_path: Path) -> None:
