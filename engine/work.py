@@ -27,7 +27,9 @@ async def work(job: Job, model: LoadedModel, tell_loading: Callable[[Loading], N
 
     load_s = model.seconds_since(job.accepted_ns)
     if waited or job.request is None:
-        methods = tuple(MethodInfo(method.name, method.thinks, method.candidates) for method in METHODS.values())
+        methods = tuple(
+            MethodInfo(method.name, method.thinks, method.candidates) for method in METHODS.values()
+        )
         job.tell(Loaded(model=backend.info, seconds=load_s, methods=methods))
     try:
         match job.request, job.steering:
