@@ -237,7 +237,7 @@ def test_what_was_chosen_why_and_in_what_bytes_is_told(tmp_path: Path) -> None:
     plain = create(ModelSpec(model=str(folder)), detect().profile, CPU)
     few = create(ModelSpec(model=str(folder), quant="int4,down_proj=int8"), detect().profile, CPU)
     assert few.info.weights == "int4,down_proj=int8"
-    assert few.info.quantization == "int4,down_proj=int8 (as asked for): 5 × s8-g32, 24 × u4-g32"
+    assert few.info.quantization == "int4,down_proj=int8 (as asked for): 5 × s8-g32, 16 × u4-g32, 8 × u4-g64"
     assert (plain.info.weights, plain.info.quantization) == ("fp32", None)
     assert few.info.parameters == plain.info.parameters
     assert few.info.weight_bytes < 0.25 * plain.info.weight_bytes
