@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from engine.tasks.corpus import BLOCKS_PER_BATCH, padded_length, pool_batches
+from engine.tasks.corpus import BLOCKS_PER_BATCH, EASY_POOLS, padded_length, pool_batches
 from engine.tasks.muon import orthogonalize
-from engine.tasks.recipe import TrainingArguments
+from engine.tasks.recipe import TrainingArguments, block_loss, build_model, to_tensors
 from engine.tasks.train import TrainingRun, main
 
 TOY = TrainingArguments(
@@ -119,3 +119,29 @@ def test_different_pools_hold_different_examples(tokenizer: PreTrainedTokenizerB
         for pool in (0, 1)
     )
     assert len(first - second) > 80
+
+
+def test_the_first_pools_hold_shorter_examples(tokenizer: PreTrainedTokenizerBase) -> None:
+    first, later = (
+        [
+            len(example.ids)
+            for batch in pool_batches(tokenizer, 0, pool, 1024, examples=600)
+            for block in batch
+            for example in block
+        ]
+        for pool in (0, EASY_POOLS)
+    )
+    assert sum(first) < 0.9 * sum(later)
+
+
+def test_the_early_exit_is_trained_as_the_first_layers_with_the_head(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    whole = build_model(replace(TOY, layers=4), tokenizer)
+    first = build_model(replace(TOY, layers=2), tokenizer)
+    first.load_state_dict({name: whole.state_dict()[name] for name in first.state_dict()})
+    block = pool_batches(tokenizer, 0, 0, 1024, examples=40)[0][0]
+    ids, labels = to_tensors(block, tokenizer.pad_token_id, torch.device("cpu"))
+    loss = block_loss(whole, ids, labels)
+    torch.testing.assert_close(loss.exit, block_loss(first, ids, labels).final)
+    assert loss.final < loss.trained < loss.exit or loss.exit < loss.trained < loss.final
