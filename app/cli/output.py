@@ -48,6 +48,16 @@ def _is_wide(character: str) -> bool:
     return unicodedata.east_asian_width(character) in "WF"
 
 
+def cut(text: str, width: int) -> str:
+    """A line's beginning that takes no more columns than that."""
+    taken = 0
+    for at, character in enumerate(text):
+        taken += cell_width(character)
+        if taken > width:
+            return text[:at]
+    return text
+
+
 def warn(text: str) -> None:
     """One line on stderr; the command goes on."""
     click.echo(f"mull: {clean_line(text)}", err=True)
@@ -74,3 +84,24 @@ class StatusLine:
         if self._shown:
             click.echo("\r\x1b[K", nl=False, err=True)
             self._shown = False
+
+
+class LiveLines:
+    """Some lines on a terminal that are drawn anew in their place; elsewhere they are printed as they end."""
+
+    def __init__(self) -> None:
+        self._enabled = sys.stdout.isatty()
+        self._drawn = 0
+
+    def show(self, lines: Sequence[str]) -> None:
+        if self._enabled:
+            up = f"\x1b[{self._drawn}F" if self._drawn else ""
+            click.echo(up + "\n".join(f"\x1b[K{clean(line)}" for line in lines))
+            self._drawn = len(lines)
+
+    def end(self, lines: Sequence[str]) -> None:
+        """The lines as they stay."""
+        self.show(lines)
+        if not self._enabled:
+            for line in lines:
+                show(line)
