@@ -125,12 +125,12 @@ async def test_a_thought_with_a_wrong_step_has_no_say(
     plain = (await Run(HARD)(tiny, method="best:8")).answer
     seen: list[str] = []
 
-    def blames(thought: str) -> bool | None:
-        """The thought that was kept, and all that are like it."""
+    def clears(thought: str) -> bool:
+        """All but the thought that was kept, and those that are like it."""
         seen.append(thought)
-        return thought.strip() == plain.thinking or None
+        return thought.strip() != plain.thinking
 
-    monkeypatch.setattr(best, "first_wrong_line", blames)
+    monkeypatch.setattr(best, "is_sound", clears)
     checked = (await Run(HARD)(tiny, method="best:8")).answer
     blamed = [thought.strip() == plain.thinking for thought in seen]
     assert [not one.score for one in checked.candidates] == blamed and True in blamed
@@ -142,6 +142,22 @@ async def test_a_thought_with_a_wrong_step_has_no_say(
         assert vote.weight == pytest.approx(sum(scores))
     weights = [vote.weight for vote in checked.decision.votes]
     assert weights == sorted(weights, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("thought", "sound"),
+    [
+        ("12+7=19\n19-4=15", True),
+        ("12+7=18\n18-4=14", False),
+        ("12+7=18", False),
+        ("12+7=18\nWait, let me check.\n12+7=19", True),
+        ("12+7=18\nWait, let me check.\n12+7=17\n17-4=13", False),
+        ("I think so.", True),
+        ("", True),
+    ],
+)
+def test_a_wrong_step_counts_where_it_is_not_taken_back_at_once(thought: str, sound: bool) -> None:
+    assert best.is_sound(thought) == sound
 
 
 async def test_answer_now_ends_every_candidate_and_begins_no_more(tiny: LocalBackend) -> None:
