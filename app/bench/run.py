@@ -205,7 +205,6 @@ class Run:
 def _line(one: Wanted, answer: Answer) -> AnswerLine:
     receipt = answer.receipt
     tokens, energy = receipt.tokens, receipt.energy.total
-    busy = sum(step.seconds if step.busy_seconds is None else step.busy_seconds for step in receipt.steps)
     saved = receipt.compute.flops_saved_by_cache.value or 0
     return AnswerLine(
         cell=one.cell.id,
@@ -217,7 +216,7 @@ def _line(one: Wanted, answer: Answer) -> AnswerLine:
         tokens=tokens.thinking + tokens.answer + tokens.forced + tokens.discarded + tokens.probe,
         thinking_tokens=tokens.thinking,
         cached_tokens=tokens.cached,
-        seconds=busy,
+        seconds=sum(step.busy for step in receipt.steps),
         latency_s=float(receipt.time.total.value or 0.0),
         flops=int((receipt.compute.flops.total.value or 0) + saved),
         joules=energy.value,

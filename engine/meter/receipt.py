@@ -81,7 +81,7 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
         for phase in PHASES
     }
     if discarded:
-        busy["discarded"] = sum(map(_busy, discarded)) + sum(
+        busy["discarded"] = sum(entry.busy for entry in discarded) + sum(
             sum(one.account.sampling_s.values()) for one in outcome.spent if not one.kept
         )
     return Receipt(
@@ -133,7 +133,7 @@ def _steps(backend: Backend, outcome: Outcome, kept: bool) -> tuple[Step, ...]:
 
 
 def _shared(steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    return tuple(structs.replace(entry, seconds=_busy(entry)) for entry in steps)
+    return tuple(structs.replace(entry, seconds=entry.busy) for entry in steps)
 
 
 PHASES = ("prefill", "thinking", "answer")
@@ -150,7 +150,7 @@ def merged(steps: Sequence[Step]) -> tuple[Step, ...]:
                 last,
                 tokens=last.tokens + entry.tokens,
                 seconds=last.seconds + entry.seconds,
-                busy_seconds=_busy(last) + _busy(entry),
+                busy_seconds=last.busy + entry.busy,
                 flops=last.flops + entry.flops,
                 bytes=last.bytes + entry.bytes,
             )
@@ -168,10 +168,6 @@ def _place(steps: Sequence[Step], entry: Step) -> int | None:
         if {before.primitive, entry.primitive} != {"extend", "verify"}:
             return None
     return None
-
-
-def _busy(entry: Step) -> float:
-    return entry.seconds if entry.busy_seconds is None else entry.busy_seconds
 
 
 _TEXT = ("thinking", "answer", "forced")
@@ -215,7 +211,7 @@ def _seconds(steps: Sequence[Step], phase: str) -> float:
 
 
 def _busy_seconds(steps: Sequence[Step], phase: str) -> float:
-    return sum(_busy(entry) for entry in steps if entry.phase == phase)
+    return sum(entry.busy for entry in steps if entry.phase == phase)
 
 
 def _times(
@@ -322,7 +318,7 @@ class _Work:
             flops=sum(entry.flops for entry in chosen),
             bytes=sum(entry.bytes for entry in chosen),
             seconds=sum(entry.seconds for entry in chosen),
-            busy_seconds=sum(_busy(entry) for entry in chosen),
+            busy_seconds=sum(entry.busy for entry in chosen),
         )
 
     def rate(self, source: str) -> Quantity:

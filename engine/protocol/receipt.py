@@ -198,6 +198,11 @@ class Step(Struct, frozen=True, kw_only=True):
     busy_seconds: float | None = None
     """None in receipts older than this figure: all of it."""
 
+    @property
+    def busy(self) -> float:
+        """Seconds that were this candidate's."""
+        return self.seconds if self.busy_seconds is None else self.busy_seconds
+
 
 class State(Struct, frozen=True, kw_only=True):
     """What happened on the way that a reader of the figures should know.

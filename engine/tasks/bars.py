@@ -11,10 +11,9 @@ from itertools import pairwise
 from typing import Any
 
 from engine.tasks.examinee import Examinee, Reply
-from engine.tasks.examples import CHECK_PHRASE
 from engine.tasks.problem import Problem
 from engine.tasks.registry import FAMILIES, problem_set
-from engine.tasks.steps import first_wrong_line
+from engine.tasks.steps import CHECK_PHRASE, first_wrong_line
 
 CAPS = (8, 16, 32)
 SAMPLES = 8

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from engine.tasks.problem import Problem
 from engine.tasks.registry import sample, sample_any
 from engine.tasks.smalltalk import draw_talk
+from engine.tasks.steps import CHECK_PHRASE
 
-CHECK_PHRASE = "Wait, let me check."
 THINK_OPEN = "<think>\n"
 THINK_CLOSE = "</think>\n\n"
 NO_THOUGHT = "<think>\n\n</think>\n\n"

@@ -10,6 +10,8 @@ from typing import Literal
 
 Verdict = Literal["right", "wrong", "unknown"]
 
+CHECK_PHRASE = "Wait, let me check."
+"""What a thought goes on with after a wrong line."""
 _LONGEST_LINE = 200
 _LONGEST_NUMBER = 12
 _OPERATION = r"[+*/×x·-]"

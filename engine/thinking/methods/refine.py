@@ -5,10 +5,10 @@ Lines such as `12+7=19` are read and computed as they are written; after a wrong
 mistakes of their own get worse (Huang et al. 2023, arXiv:2310.01798).
 """
 
-from engine.tasks.steps import first_wrong_line
+from engine.tasks.steps import CHECK_PHRASE, first_wrong_line
 from engine.thinking.context import Context
 
-WAIT = "Wait, let me check.\n"
+WAIT = f"{CHECK_PHRASE}\n"
 
 
 async def run(ctx: Context) -> None:

@@ -5,6 +5,7 @@ Aggarwal et al. 2023 (arXiv:2305.11860). Samples begin in waves, each as large a
 count in the order of their numbers, so that what is kept does not depend on who ends first.
 """
 
+from engine.protocol import Vote
 from engine.thinking.context import Context
 from engine.thinking.methods.samples import by_id, sampled, tell
 from engine.thinking.voting import count, decision, settled, until_settled
@@ -13,17 +14,16 @@ from engine.thinking.voting import count, decision, settled, until_settled
 async def run(ctx: Context) -> None:
     """Sample, count, and sample more while another answer might still win."""
     await ctx.prefill()
-    leader = second = 0
-    while (left := ctx.number - len(ctx.branches)) and not ctx.hurried:
-        await sampled(ctx, min(left, until_settled(leader, second)))
+    votes: tuple[Vote, ...] = ()
+    wave = 1 if ctx.hurried else min(ctx.number, until_settled(0, 0))
+    while wave:
+        await sampled(ctx, wave)
         votes = count([(one.candidate, one.answer, 1.0) for one in ctx.branches])
         tell(ctx, votes)
         leader, second = (int(votes[at].weight) if at < len(votes) else 0 for at in (0, 1))
-        if votes and (settled(leader, second) or leader - second > ctx.number - len(ctx.branches)):
-            break
-    if not ctx.branches:  # hurried before any began
-        await sampled(ctx, 1)
-    votes = count([(one.candidate, one.answer, 1.0) for one in ctx.branches])
+        left = ctx.number - len(ctx.branches)
+        over = ctx.hurried or settled(leader, second) or leader - second > left
+        wave = 0 if over else min(left, until_settled(leader, second))
     if votes:
         asked, most = len(ctx.branches), ctx.number
         rule = f"majority of {asked}" if asked == most else f"majority, clear after {asked} of {most}"

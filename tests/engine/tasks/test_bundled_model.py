@@ -2,8 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Iterator
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,6 @@ from engine.tasks.evaluate import main
 from engine.tasks.examinee import Examinee, Reply
 from engine.tasks.problem import Problem
 from engine.tasks.registry import FAMILIES, problem_set
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    with as_file(files("assets") / "tiny") as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
-def examinee(folder: Path) -> Examinee:
-    return Examinee.load(folder)
 
 
 @pytest.fixture(scope="module")

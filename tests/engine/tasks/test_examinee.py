@@ -1,8 +1,6 @@
 """Batched decoding of a checkpoint under test, and the bars that are measured with it."""
 
 import json
-from collections.abc import Iterator
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import pytest
@@ -12,17 +10,6 @@ from engine.tasks.examinee import Examinee
 from engine.tasks.registry import FAMILIES, problem_set
 
 SOLVED = "What is 12 + 7 - 4 + 15 - 9 + 20 - 13 + 8 - 6 + 11 - 17 + 5?"
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    with as_file(files("assets") / "tiny") as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
-def examinee(folder: Path) -> Examinee:
-    return Examinee.load(folder)
 
 
 def test_rows_that_end_early_leave_the_others_as_they_would_be_alone(examinee: Examinee) -> None:

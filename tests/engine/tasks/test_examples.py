@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from engine.tasks.examples import CHECK_PHRASE, Example, draw_example
-from engine.tasks.steps import first_wrong_line
+from engine.tasks.examples import Example, draw_example
+from engine.tasks.steps import CHECK_PHRASE, first_wrong_line
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.tasks.examples import CHECK_PHRASE
 from engine.tasks.registry import FAMILIES, sample
-from engine.tasks.steps import check_line, first_wrong_line
+from engine.tasks.steps import CHECK_PHRASE, check_line, first_wrong_line
 
 # Families all of whose slips stand in lines that can be worked out.
 ARITHMETIC = (

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from engine.tasks.corpus import IGNORED, encode
-from engine.tasks.examples import CHECK_PHRASE, Example, Message, Segment, draw_example
+from engine.tasks.examples import Example, Message, Segment, draw_example
+from engine.tasks.steps import CHECK_PHRASE
 from engine.tasks.tokenizer import SPECIALS, build_tokenizer
 
 
