@@ -1,5 +1,6 @@
 """What crosses a process border: requests, controls, events, receipts, the Engine interface."""
 
+from engine.protocol.budget import BudgetUnit, Limit
 from engine.protocol.interface import Engine
 from engine.protocol.messages import (
     KV,
@@ -35,6 +36,7 @@ from engine.protocol.messages import (
 )
 from engine.protocol.receipt import (
     Answer,
+    Budgeted,
     Candidate,
     Confidence,
     Decision,
@@ -55,6 +57,8 @@ __all__ = [
     "Answer",
     "AnswerNow",
     "AnswerRequest",
+    "BudgetUnit",
+    "Budgeted",
     "Cancel",
     "Candidate",
     "Confidence",
@@ -67,6 +71,7 @@ __all__ = [
     "Failed",
     "Finished",
     "IgnoredFiles",
+    "Limit",
     "Loaded",
     "Loading",
     "Message",

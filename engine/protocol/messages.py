@@ -6,7 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from engine.protocol.receipt import Answer, Summary, Vote
+from engine.protocol.budget import Limit
+from engine.protocol.receipt import Answer, Budgeted, Summary, Vote
 
 Role = Literal["system", "user", "assistant"]
 Think = int | Literal["off", "max"]
@@ -75,6 +76,10 @@ class AnswerRequest(Struct, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     method: str | None = None
     think: Think = "max"
+    least_thinking: int = 0
+    """Tokens below which the model is not let end its thoughts, as far as the limits allow."""
+    budget: tuple[Limit, ...] = ()
+    """What the whole answer may spend; the tightest limit binds."""
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
     confidence: bool = False
@@ -94,7 +99,10 @@ class AnswerNow(Struct, frozen=True, tag="answer_now"):
 
 
 class More(Struct, frozen=True, tag="more"):
-    """Allow this many thinking tokens more (or fewer, when negative)."""
+    """Allow this many thinking tokens more (or fewer, when negative).
+
+    A budget that could not pay for more of them is raised by what they cost.
+    """
 
     tokens: int
 
@@ -138,6 +146,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Name of the thinking format, or None where the model has none."""
     think_steps: tuple[int, ...]
     """Useful thinking caps in tokens, ascending: the dial's steps between off and max."""
+    answer_reserve: int | None = None
+    """Tokens that nearly all of its answers fit into; None where nobody has measured it."""
     fingerprint: str = ""
     """Names the configuration, the weights, what computes and the versions of that: where it is equal, the
     same request gives the same answer (to the bit only where the engine is deterministic)."""
@@ -223,6 +233,8 @@ class Metered(Struct, frozen=True, kw_only=True, tag="metered"):
     drafts_rejected: int = 0
     """Tokens that were guessed in vain."""
     thinking_limit: int
+    budget: tuple[Budgeted, ...] = ()
+    """What is spent of each limit."""
     context_used: int
     context_limit: int
     flops_prefill: int

@@ -9,7 +9,9 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-Unit = Literal["s", "B", "FLOP", "FLOP/s", "tok/s", "B/s", "J", "W", "1", "g", "money"]
+from engine.protocol.budget import Limit
+
+Unit = Literal["s", "B", "FLOP", "FLOP/s", "tok", "tok/s", "B/s", "J", "W", "1", "g", "money"]
 Method = Literal["measured", "derived", "apportioned", "modelled", "unavailable"]
 Finish = Literal["stop", "budget", "length", "cancelled", "error"]
 
@@ -216,6 +218,14 @@ class State(Struct, frozen=True, kw_only=True):
     notices: tuple[str, ...] = ()
 
 
+class Budgeted(Struct, frozen=True, kw_only=True):
+    """What became of a limit. `raised`: more was allowed while the answer ran."""
+
+    limit: Limit
+    spent: Quantity
+    raised: bool = False
+
+
 class Receipt(Struct, frozen=True, kw_only=True):
     """Everything that an answer consumed."""
 
@@ -231,6 +241,8 @@ class Receipt(Struct, frozen=True, kw_only=True):
     cost: Cost
     steps: tuple[Step, ...]
     state: State
+    budget: tuple[Budgeted, ...] = ()
+    """What was spent of each limit; empty where there was none."""
 
 
 class Confidence(Struct, frozen=True, kw_only=True):

@@ -67,7 +67,7 @@ def create(
             f"the model's vocabulary only {checkpoint.shape.vocab}",
             "tokenizer and weights are of different models; download the model again",
         )
-    think_steps, thinking_format = _own_settings(folder)
+    think_steps, thinking_format, answer_reserve = _own_settings(folder)
     _refuse_for_stock_cache(spec, checkpoint)
     draft = inspect_draft(spec, checkpoint, tokenizer)
     loaded = assemble(
@@ -118,6 +118,7 @@ def create(
             threads=threads,
             thinking_format=thinking_format,
             think_steps=tuple(step for step in think_steps if step < context),
+            answer_reserve=answer_reserve,
             fingerprint=named.hex(),
         ),
         shape=loaded.shape,
@@ -162,15 +163,19 @@ def _context(spec: ModelSpec, checkpoint: Checkpoint, affordable: int, token_byt
     return min(wanted, affordable)
 
 
-def _own_settings(folder: Path) -> tuple[tuple[int, ...], str | None]:
-    """What a folder's mull.json states: useful thinking caps, ascending, and the thinking format's name."""
+def _own_settings(folder: Path) -> tuple[tuple[int, ...], str | None, int | None]:
+    """What a folder's mull.json states: useful thinking caps, ascending, the thinking format's name, and the
+    tokens that nearly all answers fit into.
+    """
     path = folder / "mull.json"
     values = read_json(path) if path.is_file() else {}
     steps = values.get("think_steps", THINK_STEPS)
     if not isinstance(steps, list | tuple) or not all(isinstance(step, int) and step > 0 for step in steps):
         raise ModelError(f"{path}: think_steps is not a list of positive integers")
-    style = values.get("thinking_format")
-    return tuple(sorted(set(steps))), style if isinstance(style, str) else None
+    style, reserve = values.get("thinking_format"), values.get("answer_reserve")
+    if reserve is not None and not (isinstance(reserve, int) and reserve > 0):
+        raise ModelError(f"{path}: answer_reserve is not a positive integer")
+    return tuple(sorted(set(steps))), style if isinstance(style, str) else None, reserve
 
 
 def _defaults(folder: Path) -> Sampler:
