@@ -3,7 +3,6 @@
 from engine.protocol.budget import BudgetUnit, Limit
 from engine.protocol.interface import Engine
 from engine.protocol.messages import (
-    KV,
     QUIET,
     AnswerNow,
     AnswerRequest,
@@ -17,19 +16,14 @@ from engine.protocol.messages import (
     IgnoredFiles,
     Loaded,
     Loading,
-    Message,
     Metered,
     MethodInfo,
     ModelInfo,
-    ModelSpec,
     More,
     Notice,
     Overflow,
-    Phase,
     PromptStoreState,
     Queued,
-    Role,
-    Sampling,
     Started,
     Think,
     Voted,
@@ -50,6 +44,7 @@ from engine.protocol.receipt import (
     modelled,
     unavailable,
 )
+from engine.protocol.spec import KV, Message, ModelSpec, Phase, Role, Sampling
 
 __all__ = [
     "KV",

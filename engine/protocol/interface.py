@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event, ModelSpec
+from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event
+from engine.protocol.spec import ModelSpec
 from engine.protocol.speed import SpeedEvent, SpeedRequest
 
 

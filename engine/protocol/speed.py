@@ -9,8 +9,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from engine.protocol.messages import Failed, Loaded, Loading, ModelSpec, Queued
+from engine.protocol.messages import Failed, Loaded, Loading, Queued
 from engine.protocol.receipt import Environment, Quantity
+from engine.protocol.spec import ModelSpec
 
 
 class SpeedRequest(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,8 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event, ModelSpec
+from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event
+from engine.protocol.spec import ModelSpec
 from engine.protocol.speed import SpeedEvent, SpeedRequest
 
 MAX_FRAME = 64 * 1024 * 1024
