@@ -43,6 +43,7 @@ class HubTokenizer:
         begins = "{{ bos_token }}" if found.adds_bos else ""
         self.chat_template = found.template or begins + FALLBACK_TEMPLATE
         self.eos_ids = found.eos_ids
+        self._ending: dict[str, frozenset[int]] = {}
         self.size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     @cached_property
@@ -86,14 +87,23 @@ class HubTokenizer:
         """Ids whose text ends a line or a sentence."""
         return self._sentence_ends
 
+    def ending(self, text: str) -> frozenset[int]:
+        """Ids whose text ends with this."""
+        if text not in self._ending:
+            self._ending[text] = self._ids_ending((text,))
+        return self._ending[text]
+
     @cached_property
     def _sentence_ends(self) -> frozenset[int]:
+        return self._ids_ending(_SENTENCE_ENDS)
+
+    def _ids_ending(self, texts: tuple[str, ...]) -> frozenset[int]:
         from tokenizers.pre_tokenizers import ByteLevel
 
         # A vocabulary spells its tokens either in characters or in the byte-level alphabet.
         bytes_to_text = ByteLevel(add_prefix_space=False, use_regex=False)
-        spelled = {bytes_to_text.pre_tokenize_str(end)[0][0] for end in _SENTENCE_ENDS}
-        ends = (*spelled, *_SENTENCE_ENDS, "<0x0A>")
+        spelled = {bytes_to_text.pre_tokenize_str(end)[0][0] for end in texts}
+        ends = (*spelled, *texts, *(("<0x0A>",) if "\n" in texts else ()))
         special = {id for id, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
         return frozenset(
             id for text, id in self.vocabulary.items() if text.endswith(ends) and id not in special

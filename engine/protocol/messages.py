@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from engine.protocol.budget import Limit
-from engine.protocol.receipt import Answer, Budgeted, Summary, Vote
+from engine.protocol.receipt import Answer, Budgeted, Summary, TreeNode, Vote
 from engine.protocol.spec import Message, ModelSpec, Phase, Sampling
 
 Think = int | Literal["off", "max"]
@@ -213,6 +213,12 @@ class Voted(Struct, frozen=True, kw_only=True, tag="voted"):
     wanted: int
 
 
+class Grew(Struct, frozen=True, tag="grew"):
+    """A search has taken a step, or knows more of one that it has told of: its score, its visits."""
+
+    node: TreeNode
+
+
 class Notice(Struct, frozen=True, kw_only=True, tag="notice"):
     """Something that the person should know; the answer goes on."""
 
@@ -243,7 +249,7 @@ class Failed(Struct, frozen=True, kw_only=True, tag="failed"):
     hint: str = ""
 
 
-Event = Loading | Loaded | Queued | Started | Delta | Metered | Voted | Notice | Finished | Failed
+Event = Loading | Loaded | Queued | Started | Delta | Metered | Voted | Grew | Notice | Finished | Failed
 
 
 class IgnoredFiles(Struct, frozen=True, kw_only=True):

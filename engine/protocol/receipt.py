@@ -295,6 +295,24 @@ class Decision(Struct, frozen=True, kw_only=True):
     margin: float
 
 
+class TreeNode(Struct, frozen=True, kw_only=True):
+    """A step of a search: a piece of a thought, or the call of a tool.
+
+    `parent` is empty where it goes on from the prompt. `score` is that of the thought up to here, in 0..1.
+    Where the step ends in an answer, this is the candidate of the same id. `kept`: the answer is made of it.
+    """
+
+    id: str
+    text: str
+    tokens: int
+    parent: str = ""
+    kind: Literal["thought", "call"] = "thought"
+    score: float | None = None
+    visits: int = 1
+    """How many samples were this step, or how many roll-outs went through it."""
+    kept: bool = False
+
+
 class Summary(Struct, frozen=True, kw_only=True):
     """What a model was told in place of turns that no longer fit; `turns` names them, the oldest first."""
 
@@ -317,3 +335,14 @@ class Answer(Struct, frozen=True, kw_only=True):
     """What the prompt said in place of the turns that were left out."""
     decision: Decision | None = None
     """None where there was one candidate."""
+    tree: tuple[TreeNode, ...] = ()
+    """Of a search, its steps in the order in which they were first taken."""
+
+    def thought(self, candidate: str) -> str | None:
+        """A candidate's thought, by the tree; None where there is none."""
+        nodes = {node.id: node for node in self.tree}
+        parts: list[str] = []
+        while (node := nodes.get(candidate)) is not None:
+            parts.append(node.text)
+            candidate = node.parent
+        return "".join(reversed(parts)) if parts else None

@@ -8,7 +8,7 @@ from typing import Literal
 
 from engine.backend import Backend, Lease, Node, Sampler, Watch, WindDown
 from engine.meter.tally import Tally
-from engine.protocol import Decision, Delta, Event, Phase
+from engine.protocol import Decision, Delta, Event, Grew, Phase, TreeNode
 from engine.thinking.budget import ThinkingBudget
 from engine.thinking.formats import Resolved
 from engine.thinking.stream import TextStream
@@ -35,7 +35,7 @@ class Context:
     sampler: Sampler
     prompt: list[int]
     opened: bool
-    """The prompt's end already stands inside a thought."""
+    """The node's end already stands inside a thought."""
     answer_lease: Lease
     tally: Tally
     emit: Callable[[Event], None]
@@ -56,6 +56,12 @@ class Context:
     """Candidates that go on from the prompt, in the order in which they began."""
     chosen: Context | None = None
     decision: Decision | None = None
+    parent: Context | None = None
+    """The step of a thought that this one goes on from; None where that is the prompt."""
+    unfinished: bool = False
+    """A step of a thought, and no answer yet."""
+    told: dict[str, TreeNode] = field(default_factory=dict)
+    """What was told last of each step of a search, by its name."""
     score: float | None = None
     done: bool = False
     """It has answered, as far as its budget let it."""
@@ -83,9 +89,19 @@ class Context:
         return max(self.branches, key=lambda one: (one.done, len(one.answer), len(one.thinking)))
 
     @property
+    def path(self) -> list[Context]:
+        """The steps that its text is made of, from the prompt on, itself the last."""
+        return [*(self.parent.path if self.parent is not None else ()), self]
+
+    @property
     def hurried(self) -> bool:
         """Somebody wants the answer now."""
         return self.budget.lease.ended
+
+    def tell(self, node: TreeNode) -> None:
+        """A step of a search, as it stands now."""
+        self.told[node.id] = node
+        self.emit(Grew(node))
 
     def keep(self, candidate: Context, decision: Decision) -> None:
         """Choose a candidate, and say why."""
@@ -118,17 +134,21 @@ class Context:
         await self.say(self.node)
         self.done = True
 
-    async def think(self, node: Node, doubt: Doubt | None = None) -> None:
+    async def think(
+        self, node: Node, doubt: Doubt | None = None, pause: frozenset[int] = frozenset()
+    ) -> bool:
         """Think until the model ends its thought or the budget does; then the thought is closed.
 
         A model whose template does not open the thought is made to open it: a budget was asked for. `doubt`
         reads the thought at the end of each of its lines or sentences, and may have words put after it.
+        Returns whether the thought is still open: it paused after one of the ids at which it was to.
         """
         style = self._style()
         if not self.opened:
             await self._force(node, "thinking", (style.start,), shown=False)
         self.opened = False
         ends, lease = self.backend.tokenizer.sentence_ends(), self.budget.lease
+        halts = pause or (ends if doubt else frozenset())
         wind_down = WindDown(style.end, ends)
         while True:
             extension = await self.backend.extend(
@@ -137,7 +157,7 @@ class Context:
                 lease,
                 self.sampler,
                 stop=self.backend.tokenizer.eos_ids,
-                keep=frozenset({style.end}) | (ends if doubt else frozenset()),
+                keep=frozenset({style.end}) | halts,
                 banned=frozenset({style.start}),
                 wind_down=wind_down,
                 watch=self.watch,
@@ -146,13 +166,16 @@ class Context:
             )
             self.watched += extension.watched
             self._check(lease)
-            if doubt is None or extension.stop_id is None or extension.stop_id not in ends:
+            if extension.stop_id is None or extension.stop_id not in halts:
                 break
             self._hear("thinking", (extension.stop_id,))
             if lease.used >= wind_down.grace * lease.limit:
                 self.cut = True
                 break
-            words = self.backend.tokenizer.encode(doubt(self.thinking) or "")
+            if pause:
+                self.opened = True
+                return True
+            words = self.backend.tokenizer.encode((doubt and doubt(self.thinking)) or "")
             if words and lease.limit - lease.used > len(words):
                 await self._force(node, "thinking", tuple(words), shown=True)
         self._flush("thinking")
@@ -161,6 +184,7 @@ class Context:
             await self._force(node, "thinking", style.forced_end, shown=True)
         else:
             self.tally.sampled("thinking", 1)
+        return False
 
     async def say(self, node: Node) -> None:
         """The visible answer to its end; a thought that it opens is held to what the budget still has."""

@@ -22,7 +22,8 @@ class ThinkingFormat:
     """What is known of a family. `signs` are substrings of the chat template, all of which must occur.
 
     `forced_end` is what is put into the model's mouth to end a thought; it contains the end marker. A family
-    without `off` arguments is kept from thinking by ending its thought before it begins.
+    without `off` arguments is kept from thinking by ending its thought before it begins. `step_end` parts
+    the steps of a thought.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ThinkingFormat:
     end: str = "</think>"
     on: Mapping[str, object] = field(default_factory=dict)
     off: Mapping[str, object] | None = None
+    step_end: str = "\n\n"
 
 
 _SWITCH: Mapping[str, object] = {"enable_thinking": True}
@@ -40,7 +42,12 @@ _SWITCH_OFF: Mapping[str, object] = {"enable_thinking": False}
 FORMATS: tuple[ThinkingFormat, ...] = (
     # The bundled model; chosen by its name only, for its template looks like Qwen3's.
     ThinkingFormat(
-        name="mull-tiny", signs=("mull-tiny",), forced_end="\n</think>\n\n", on=_SWITCH, off=_SWITCH_OFF
+        name="mull-tiny",
+        signs=("mull-tiny",),
+        forced_end="\n</think>\n\n",
+        on=_SWITCH,
+        off=_SWITCH_OFF,
+        step_end="\n",
     ),
     # The sentence is the one that the Qwen3 technical report (section 4.5) uses for its thinking budget.
     ThinkingFormat(
@@ -67,6 +74,10 @@ class Resolved:
     start: int
     end: int
     forced_end: tuple[int, ...]
+
+    def step_ends(self, tokenizer: Tokenizer) -> frozenset[int]:
+        """Ids that end a step of a thought; those of a line where no id ends with the separator."""
+        return tokenizer.ending(self.format.step_end) or tokenizer.ending("\n")
 
     def prompt(
         self, tokenizer: Tokenizer, messages: Sequence[Message], think: bool

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from engine.backend import EVICTED, Backend, Lease, Sampler
 from engine.meter.receipt import Clock, Outcome, Spent, build
 from engine.meter.tally import Tally
@@ -21,6 +23,7 @@ from engine.protocol import (
     Notice,
     Sampling,
     Started,
+    TreeNode,
 )
 from engine.protocol.receipt import Finish
 from engine.thinking import budget as budgets
@@ -144,11 +147,21 @@ async def answer(
         answer=kept.answer.strip(),
         thinking=kept.thinking.strip(),
         finish=finish,
-        candidates=tuple(_candidate(one, one is kept) for one in context.branches or (context,)),
+        candidates=tuple(
+            _candidate(one, one is kept)
+            for one in context.branches or (context,)
+            if one is kept or not one.unfinished
+        ),
         receipt=receipt,
         summary=fitted.summary,
         decision=context.decision,
+        tree=_tree(context),
     )
+
+
+def _tree(context: Context) -> tuple[TreeNode, ...]:
+    shown = {one.candidate for one in context.kept.path}
+    return tuple(structs.replace(node, kept=node.kept or node.id in shown) for node in context.told.values())
 
 
 def _candidate(one: Context, kept: bool) -> Candidate:
@@ -156,7 +169,7 @@ def _candidate(one: Context, kept: bool) -> Candidate:
         id=one.candidate,
         answer=one.answer.strip(),
         tokens=one.tally.answer_tokens,
-        thinking_tokens=one.tally.thinking_tokens,
+        thinking_tokens=sum(step.tally.thinking_tokens for step in one.path),
         kept=kept,
         score=one.score,
         confidence=confidence(one.watched),
@@ -172,8 +185,9 @@ def _spent(context: Context, fitted: Fitted) -> tuple[Spent, ...]:
         pending=context.node.pending,
         kept=True,
     )
+    shown = {one.candidate for one in context.kept.path}
     others = [
-        Spent(one.candidate, one.node.account, one.node.pending, one is context.kept)
+        Spent(one.candidate, one.node.account, one.node.pending, one.candidate in shown)
         for one in context.branches
         if one.node is not None
     ]
