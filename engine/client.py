@@ -31,8 +31,9 @@ from engine.protocol import (
     Loading,
     ModelSpec,
 )
+from engine.protocol.preview import Previewed, PreviewEvent, PreviewRequest
 from engine.protocol.speed import Measured, SpeedEvent, SpeedRequest
-from engine.protocol.wire import Ask, ClientFrame, Load, Measure, Shutdown, Steer
+from engine.protocol.wire import Ask, ClientFrame, Foresee, Load, Measure, Shutdown, Steer
 
 __all__ = ["EngineGone", "Places", "ResidentEngine", "resident"]
 
@@ -60,6 +61,8 @@ class Places:
     """Where it keeps weights that it quantized; None: nowhere."""
     quantized_bytes: int | None = None
     """As for prompts."""
+    calibrations: Path | None = None
+    """What was measured of models, for the planner."""
 
 
 class ResidentEngine:
@@ -93,6 +96,12 @@ class ResidentEngine:
         async with self._events(request.id, Measure(request), Measured) as events:
             async for event in events:
                 yield cast(SpeedEvent, event)
+
+    async def preview(self, request: PreviewRequest) -> AsyncGenerator[PreviewEvent, None]:
+        request = msgspec.structs.replace(request, spec=_absolute(request.spec))
+        async with self._events(request.id, Foresee(request), Previewed) as events:
+            async for event in events:
+                yield cast(PreviewEvent, event)
 
     async def control(self, answer_id: str, control: Control) -> None:
         if self._link is not None and self._link.alive:
@@ -129,14 +138,14 @@ class ResidentEngine:
             self._link = None
 
     def _events(
-        self, stream_id: str, first: ClientFrame, last: type[Loaded | Finished | Measured]
-    ) -> contextlib.aclosing[AsyncGenerator[Event | SpeedEvent, None]]:
+        self, stream_id: str, first: ClientFrame, last: type[Loaded | Finished | Measured | Previewed]
+    ) -> contextlib.aclosing[AsyncGenerator[Event | SpeedEvent | PreviewEvent, None]]:
         """What follows a first frame, up to the event that ends it; left early, the engine is told."""
         return contextlib.aclosing(self._stream(stream_id, first, last))
 
     async def _stream(
-        self, stream_id: str, first: ClientFrame, last: type[Loaded | Finished | Measured]
-    ) -> AsyncGenerator[Event | SpeedEvent, None]:
+        self, stream_id: str, first: ClientFrame, last: type[Loaded | Finished | Measured | Previewed]
+    ) -> AsyncGenerator[Event | SpeedEvent | PreviewEvent, None]:
         try:
             async for note in self._reach():
                 yield note
@@ -248,6 +257,8 @@ class ResidentEngine:
             arguments += ["--quantized", str(places.quantized)]
         if places.quantized_bytes is not None:
             arguments += ["--quantized-bytes", str(places.quantized_bytes)]
+        if places.calibrations is not None:
+            arguments += ["--calibrations", str(places.calibrations)]
         with places.log.open("ab") as log:
             # -P: a folder named `engine` or `app` in the working directory must not be imported for ours
             return subprocess.Popen(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.protocol import AnswerRequest, Event, Loading, ModelSpec, Queued
+from engine.protocol.preview import PreviewEvent, PreviewRequest
 from engine.protocol.speed import SpeedEvent, SpeedRequest
 from engine.protocol.wire import EngineFrame, EventFrame, encode
 from engine.speed import Stop
@@ -60,12 +61,12 @@ class Client:
 
 @dataclass(eq=False)
 class Job:
-    """A model to load, to be asked or to be measured, for one client."""
+    """A model to load, to be asked, to be measured or to preview an answer with, for one client."""
 
     id: str
     client: Client
     model: ModelKey
-    request: AnswerRequest | SpeedRequest | None = None
+    request: AnswerRequest | SpeedRequest | PreviewRequest | None = None
     steering: Steering | Stop = field(default_factory=Steering)
     accepted_ns: int = field(default_factory=time.monotonic_ns)
     _ahead: int | None = None
@@ -78,15 +79,15 @@ class Job:
 
     @property
     def brief(self) -> bool:
-        """Where the model is there already, to load it is to say so."""
-        return self.request is None
+        """Where the model is there already, to load it is to say so, and a preview is a sum."""
+        return self.request is None or isinstance(self.request, PreviewRequest)
 
     @property
     def bulk(self) -> bool:
         """Several such take the place of one."""
         return isinstance(self.request, AnswerRequest) and self.request.bulk
 
-    def tell(self, event: Event | SpeedEvent) -> None:
+    def tell(self, event: Event | SpeedEvent | PreviewEvent) -> None:
         self.client.send(EventFrame(self.id, event))
 
     def tell_place(self, ahead: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from engine.build import build_id
 from engine.protocol import EngineStatus, Event
+from engine.protocol.preview import PreviewEvent
 from engine.protocol.speed import SpeedEvent
 from engine.protocol.wire import (
     ClientFrame,
@@ -39,7 +40,7 @@ class Link:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._streams: dict[str, asyncio.Queue[Event | SpeedEvent | None]] = {}
+        self._streams: dict[str, asyncio.Queue[Event | SpeedEvent | PreviewEvent | None]] = {}
         self._status: asyncio.Queue[EngineStatus | None] = asyncio.Queue()
         self._pump: asyncio.Task[None] | None = None
         self.alive = True
@@ -80,8 +81,8 @@ class Link:
             raise EngineGone("the engine went away") from error
 
     @contextlib.contextmanager
-    def stream(self, stream_id: str) -> Iterator[asyncio.Queue[Event | SpeedEvent | None]]:
-        queue: asyncio.Queue[Event | SpeedEvent | None] = asyncio.Queue()
+    def stream(self, stream_id: str) -> Iterator[asyncio.Queue[Event | SpeedEvent | PreviewEvent | None]]:
+        queue: asyncio.Queue[Event | SpeedEvent | PreviewEvent | None] = asyncio.Queue()
         self._streams[stream_id] = queue
         if not self.alive:
             queue.put_nowait(None)

@@ -26,9 +26,15 @@ class LoadedModel:
     """Holds at most one backend. Whoever wants another model has to know that nobody uses this one."""
 
     def __init__(
-        self, profiles: Path | None, prompts: PageFolder | None, quantized: QuantizedFolder | None
+        self,
+        profiles: Path | None,
+        prompts: PageFolder | None,
+        quantized: QuantizedFolder | None,
+        calibrations: Path | None = None,
     ) -> None:
+        """`calibrations` is the folder of what was measured of models, for whoever plans with them."""
         self.backend: LocalBackend | None = None
+        self.calibrations = calibrations
         self._profiles = profiles
         self._prompts = prompts
         self._quantized = quantized

@@ -27,6 +27,7 @@ from engine.protocol import Cancel, Control, EngineStatus, Failed, Loading
 from engine.protocol.wire import (
     Ask,
     ClientFrame,
+    Foresee,
     FrameError,
     Hello,
     Load,
@@ -133,6 +134,8 @@ class Worker:
                 self._accept(Job(request.id, client, ModelKey.of(request.spec), request))
             case Measure(request=request):
                 self._accept(Job(request.id, client, ModelKey.of(request.spec), request, Stop()))
+            case Foresee(request=request):
+                self._accept(Job(request.id, client, ModelKey.of(request.spec), request))
             case Steer(id=job_id, control=control):
                 for job in [*self._desk.waiting, *self._desk.running]:
                     if job.id == job_id and job.client is client:
@@ -232,13 +235,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--prompt-bytes", type=int, help="how much these may take")
     parser.add_argument("--quantized", type=Path, help="folder for weights that were quantized here")
     parser.add_argument("--quantized-bytes", type=int, help="how much these may take")
+    parser.add_argument("--calibrations", type=Path, help="folder of what was measured of models")
     options = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     prompts = PageFolder(options.prompts, options.prompt_bytes) if options.prompts is not None else None
     quantized = QuantizedFolder(options.quantized, options.quantized_bytes) if options.quantized else None
-    loaded = LoadedModel(options.profiles, prompts, quantized)
+    loaded = LoadedModel(options.profiles, prompts, quantized, options.calibrations)
     asyncio.run(Worker(options.socket, options.log, loaded).serve())
     return 0
 

@@ -1,56 +1,79 @@
-"""What calibration found of a model, kept in a file of its own: by the model's fingerprint."""
+"""What calibration found of a model, as the planner reads it: in a file named by the model's fingerprint."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from app import locations
-from app.bench.report import Measured
-from app.bench.statistics import quantile, wilson
+from app.bench.grid import Plan
+from app.bench.report import Judged, Measured
+from app.bench.tasks import Tasks
 from app.errors import CommandError, reason
 from app.files import write_atomically
-from engine.protocol.bench import BenchReport, BudgetMeasured, CalibrationRecord
+from engine.protocol.bench import BenchReport
+from engine.protocol.calibration import CalibrationRecord, DeviceCurve, Outcomes, curve_name, record_name
+from engine.tasks.features import features
 
-SHARES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
-NAME_DIGITS = 32
-"""Of a fingerprint's hexadecimal digits, those that name the file."""
+PROBLEMS = 180
+"""Of the bundled tasks, where nothing is said: about as many as each seed has in the calibration split."""
+CHEAP = ("direct", "cot")
+COSTLY = ("refine:4", "vote:5", "best:5")
+"""Methods that take as much as several of the others."""
+
+Row = tuple[int, str, int]
+"""A seed, a problem, and the number of the sample."""
 
 
-def path_of(fingerprint: str) -> Path:
-    """Where what is known of a model lies."""
-    return locations.calibrations_directory() / f"{fingerprint[:NAME_DIGITS]}.json"
+def plans(asked: Plan) -> tuple[Plan, ...]:
+    """What is calibrated: what was asked for, or costly methods with the largest budget alone."""
+    if asked.methods is not None:
+        return (asked,)
+    budgets = asked.budgets or ("max",)
+    largest = max(budgets, key=lambda think: 0 if think == "off" else math.inf if think == "max" else think)
+    return replace(asked, methods=CHEAP), replace(asked, methods=COSTLY, budgets=(largest,))
 
 
-def records(report: BenchReport, together: Sequence[Measured]) -> list[CalibrationRecord]:
-    """One for each model, from cells with all seeds together."""
+def records(
+    report: BenchReport, tasks: Mapping[int, Tasks], together: Sequence[Measured]
+) -> list[CalibrationRecord]:
+    """One for each model, from cells with all seeds together; of answers that every cell has."""
+    prompts = {item.digest: item.prompt for one in tasks.values() for item in one.items}
     return [
-        _record(report, model.model, [one for one in together if one.cell.fingerprint == model.fingerprint])
+        _record(
+            report,
+            model.model,
+            prompts,
+            [one for one in together if one.cell.fingerprint == model.fingerprint],
+        )
         for model in report.models
     ]
 
 
-def keep(record: CalibrationRecord) -> Path:
-    """Write it, in place of an earlier one. Raises CommandError."""
-    path = path_of(record.fingerprint)
-    content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+def keep(record: CalibrationRecord | DeviceCurve, place: Path | None = None) -> Path:
+    """Write it, in place of an earlier one: to its place in mull's own folder, or elsewhere.
+
+    Raises CommandError.
+    """
+    name = (curve_name if isinstance(record, DeviceCurve) else record_name)(record.fingerprint)
+    path = place or locations.calibrations_directory() / name
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(path, content, mode=0o600)
+        write_atomically(path, msgspec.json.encode(record) + b"\n", mode=0o600)
     except OSError as error:
         raise CommandError(f"cannot write {path}: {reason(error)}") from error
     return path
 
 
-def _record(report: BenchReport, model: str, cells: Sequence[Measured]) -> CalibrationRecord:
-    free = [
-        one.line
-        for cell in cells
-        for one in cell.judged
-        if cell.cell.think == "max" and one.line.finish == "stop"
-    ]
+def _record(
+    report: BenchReport, model: str, prompts: Mapping[str, str], cells: Sequence[Measured]
+) -> CalibrationRecord:
+    answers = [_answers(cell) for cell in cells]
+    rows = [row for row in answers[0] if all(row in other for other in answers)]
     return CalibrationRecord(
         created=report.created,
         mull=report.mull,
@@ -59,27 +82,26 @@ def _record(report: BenchReport, model: str, cells: Sequence[Measured]) -> Calib
         tasks=report.tasks,
         tasks_digest=report.tasks_digest,
         seeds=report.seeds,
-        budgets=tuple(map(_budget, cells)),
-        thinking_quantiles=_quantiles([line.thinking_tokens for line in free]),
-        answer_quantiles=_quantiles([line.tokens - line.thinking_tokens for line in free]),
+        questions=tuple(features(prompts[problem]) for _, problem, _ in rows),
+        outcomes=tuple(
+            Outcomes(
+                method=cell.cell.method,
+                think=cell.cell.think,
+                right=tuple(int(found[row].right) for row in rows),
+                thinking=tuple(found[row].line.thinking_tokens for row in rows),
+                tokens=tuple(found[row].line.tokens for row in rows),
+                path=tuple(found[row].line.path for row in rows),
+            )
+            for cell, found in zip(cells, answers, strict=True)
+        ),
     )
 
 
-def _budget(one: Measured) -> BudgetMeasured:
-    shares = list(one.shares.values())
-    accuracy = sum(shares) / len(shares)
-    low, high = wilson(accuracy, len(shares))
-    lines = [each.line for each in one.judged]
-    return BudgetMeasured(
-        method=one.cell.method,
-        think=one.cell.think,
-        n=len(shares),
-        accuracy=accuracy,
-        accuracy_low=low,
-        accuracy_high=high,
-        tokens=sum(line.tokens for line in lines) / len(lines),
-    )
-
-
-def _quantiles(tokens: Sequence[int]) -> dict[str, int]:
-    return {f"{share:g}": int(quantile(tokens, share)) for share in SHARES} if tokens else {}
+def _answers(cell: Measured) -> dict[Row, Judged]:
+    """What there is an answer to."""
+    return {
+        (seed, problem, one.line.sample): one
+        for (seed, problem), judged in cell.by_problem.items()
+        for one in judged
+        if not one.line.error
+    }

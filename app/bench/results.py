@@ -49,6 +49,8 @@ class AnswerLine(Struct, frozen=True, kw_only=True, tag="answer", tag_field="lin
     """Why there is no answer: it does not fit into the context."""
     prompt_tokens: int = 0
     tokens: int = 0
+    path_tokens: int = 0
+    """Of them, those that came one after another; 0 where nobody has counted them."""
     thinking_tokens: int = 0
     cached_tokens: int = 0
     seconds: float = 0.0
@@ -63,6 +65,11 @@ class AnswerLine(Struct, frozen=True, kw_only=True, tag="answer", tag_field="lin
     @property
     def key(self) -> tuple[str, str, int]:
         return self.cell, self.problem, self.sample
+
+    @property
+    def path(self) -> int:
+        """Tokens one after another; what nobody has counted is taken to have come so."""
+        return self.path_tokens or self.tokens
 
 
 Line = CellLine | AnswerLine

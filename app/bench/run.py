@@ -214,6 +214,7 @@ def _line(one: Wanted, answer: Answer) -> AnswerLine:
         finish=answer.finish,
         prompt_tokens=tokens.prompt,
         tokens=tokens.thinking + tokens.answer + tokens.forced + tokens.discarded + tokens.probe,
+        path_tokens=receipt.sequence + tokens.forced,
         thinking_tokens=tokens.thinking,
         cached_tokens=tokens.cached,
         seconds=sum(step.busy for step in receipt.steps),

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -77,7 +77,17 @@ Examples:
     type=click.Choice(get_args(Split)),
     help="Which problems: test, and of a file all, unless told.",
 )
-@click.option("--calibrate", is_flag=True, help="Measure on the calibration split, and keep what it says.")
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Measure on the calibration split, and keep what it says for mull ask --preview and --method auto.",
+)
+@click.option(
+    "--record",
+    metavar="FILE",
+    help="Write what calibration found to FILE: as calibration.json in a model's folder it is used by all "
+    "who have none of their own.",
+)
 @click.option(
     "--against",
     type=click.Choice(list(COSTS)),
@@ -124,6 +134,7 @@ def bench(
     seeds: str,
     split: Split | None,
     calibrate: bool,
+    record: str | None,
     against: str,
     out: str | None,
     again: bool,
@@ -166,11 +177,17 @@ def bench(
             system=storable(system),
         ),
     )
+    if record and not (calibrate and len(plan.models) == 1):
+        raise click.UsageError("--record goes with --calibrate, and with one model")
+    plans = calibration.plans(plan) if calibrate else (plan,)
     if calibrate and split not in (None, "calibration"):
         raise click.UsageError(f"--calibrate measures on the calibration split, not on {split}")
     chosen: Split = "calibration" if calibrate else split or ("test" if file is None else "all")
     if file is None:
-        by_seed = {seed: bundled(tasks, chosen, problems or PROBLEMS, seed) for seed in plan.seeds}
+        by_seed = {
+            seed: bundled(tasks, chosen, problems or (calibration.PROBLEMS if calibrate else PROBLEMS), seed)
+            for seed in plan.seeds
+        }
     else:
         by_seed = dict.fromkeys(plan.seeds, from_file(file, chosen, problems))
     path = Path(out) if out else locations.bench_directory() / default_name(file)
@@ -178,7 +195,7 @@ def bench(
         if results.unread:
             warn(f"{path}: {len(results.unread)} lines cannot be read, the first is {results.unread[0]}")
         try:
-            cells = asyncio.run(_answer(plan, settings, by_seed, results, parallel, again))
+            cells = asyncio.run(_answer(plans, settings, by_seed, results, parallel, again))
         except KeyboardInterrupt:
             warn(f"{_count(len(results.answers), 'answer')} kept in {path}; the same command goes on")
             raise
@@ -193,12 +210,13 @@ def bench(
             warn(said)
     if plot_file:
         _write_plot(result, Path(plot_file))
-    for record in calibration.records(result, pooled(found)) if calibrate else ():
-        warn(f"{record.model}: what calibration found is kept in {calibration.keep(record)}")
+    for measured in calibration.records(result, by_seed, pooled(found)) if calibrate else ():
+        place = calibration.keep(measured, Path(record) if record else None)
+        warn(f"{measured.model}: what calibration found is kept in {place}")
 
 
 async def _answer(
-    plan: Plan,
+    plans: Sequence[Plan],
     settings: config.Settings,
     tasks: Mapping[int, Tasks],
     results: Results,
@@ -210,11 +228,11 @@ async def _answer(
     teller = Teller()
     cells: dict[str, Cell] = {}
     try:
-        for model in plan.models:
+        for model in plans[0].models:
             spec = msgspec.structs.replace(settings.spec(), model=model)
             loaded = await load(engine, spec, teller.stage)
-            of_model = plan.cells(loaded.model, loaded.methods)
-            every = wanted(of_model, {seed: one.items for seed, one in tasks.items()}, plan.samples)
+            of_model = [cell for plan in plans for cell in plan.cells(loaded.model, loaded.methods)]
+            every = wanted(of_model, {seed: one.items for seed, one in tasks.items()}, plans[0].samples)
             missing = every if again else [one for one in every if one.key not in results.answers]
             progress = Progress(loaded.model.name, len(every), len(every) - len(missing))
             run = Run(engine, spec, results, parallel, partial(teller.progress, progress))

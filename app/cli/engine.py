@@ -21,6 +21,7 @@ def places(settings: Settings | None = None) -> Places:
         settings.prompt_store if settings else None,
         locations.quantized_directory(),
         settings.quantized_store if settings else None,
+        locations.calibrations_directory(),
     )
 
 

@@ -113,6 +113,7 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
             co2=unavailable("g", "the grid's intensity is not known"),
         ),
         steps=steps,
+        sequence=_sequence([one.account for one in outcome.spent]),
         state=State(
             notices=outcome.notices,
             degradations=tuple(
@@ -120,6 +121,15 @@ def build(backend: Backend, clock: Clock, outcome: Outcome) -> Receipt:
             ),
         ),
     )
+
+
+def _sequence(accounts: Sequence[Account]) -> int:
+    """Tokens along the longest chain of nodes each of which began to sample when the one before had ended."""
+    ended: list[tuple[int, int]] = []  # when, and after how many tokens
+    for account in sorted((one for one in accounts if one.sampled_ns), key=lambda one: one.sampled_ns[0]):
+        before = max((tokens for at, tokens in ended if at <= account.sampled_ns[0]), default=0)
+        ended.append((account.sampled_ns[-1], before + len(account.sampled_ns)))
+    return max((tokens for _, tokens in ended), default=0)
 
 
 def _steps(backend: Backend, outcome: Outcome, kept: bool) -> tuple[Step, ...]:

@@ -9,7 +9,6 @@ from typing import Literal
 
 from msgspec import Struct
 
-from engine.protocol.messages import Think
 from engine.protocol.receipt import Environment, Quantity
 
 
@@ -111,36 +110,3 @@ class BenchReport(Struct, frozen=True, kw_only=True):
     cells: tuple[BenchRow, ...]
     enough: tuple[BenchEnough, ...]
     notes: tuple[str, ...] = ()
-
-
-class BudgetMeasured(Struct, frozen=True, kw_only=True):
-    """What a thinking budget gave on calibration problems."""
-
-    method: str
-    think: Think
-    n: int
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-    tokens: float
-    """Mean over answers, of all that was sampled or forced."""
-
-
-class CalibrationRecord(Struct, frozen=True, kw_only=True):
-    """What a model does with thinking, measured on problems that no test uses: kept for the planner.
-
-    `thinking_quantiles` are tokens of thoughts that no budget ended, by share of the problems; so are
-    `answer_quantiles` of the answers after them.
-    """
-
-    schema: Literal["mull.calibration/1"] = "mull.calibration/1"
-    created: str
-    mull: str
-    model: str
-    fingerprint: str
-    tasks: str
-    tasks_digest: str
-    seeds: tuple[int, ...]
-    budgets: tuple[BudgetMeasured, ...]
-    thinking_quantiles: dict[str, int]
-    answer_quantiles: dict[str, int]

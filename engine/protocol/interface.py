@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event
+from engine.protocol.preview import PreviewEvent, PreviewRequest
 from engine.protocol.spec import ModelSpec
 from engine.protocol.speed import SpeedEvent, SpeedRequest
 
@@ -29,6 +30,10 @@ class Engine(Protocol):
 
         Leaving the stream early cancels it.
         """
+        ...
+
+    def preview(self, request: PreviewRequest) -> AsyncIterator[PreviewEvent]:
+        """Say what an answer would cost, method by method: … then `Previewed` or `Failed`."""
         ...
 
     async def control(self, answer_id: str, control: Control) -> None:

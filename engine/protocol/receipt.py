@@ -243,6 +243,8 @@ class Receipt(Struct, frozen=True, kw_only=True):
     state: State
     budget: tuple[Budgeted, ...] = ()
     """What was spent of each limit; empty where there was none."""
+    sequence: int = 0
+    """Tokens that were sampled one after another: fewer than all where candidates ran side by side."""
 
 
 class Confidence(Struct, frozen=True, kw_only=True):
@@ -320,6 +322,21 @@ class Summary(Struct, frozen=True, kw_only=True):
     turns: tuple[str, ...]
 
 
+class Planned(Struct, frozen=True, kw_only=True):
+    """What the planner chose before anything ran, and why. Its accuracy and tokens are what it expected.
+
+    Half of such answers were expected to take `tokens_p50` at most, the prompt included, nine of ten
+    `tokens_p90`.
+    """
+
+    method: str
+    think: int | Literal["off", "max"]
+    reason: str
+    accuracy: float | None
+    tokens_p50: float | None
+    tokens_p90: float | None
+
+
 class Answer(Struct, frozen=True, kw_only=True):
     """What `mull ask --json` prints."""
 
@@ -335,6 +352,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     """What the prompt said in place of the turns that were left out."""
     decision: Decision | None = None
     """None where there was one candidate."""
+    planned: Planned | None = None
+    """None where the method was not left to the planner."""
     tree: tuple[TreeNode, ...] = ()
     """Of a search, its steps in the order in which they were first taken."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from engine.protocol.bench import BenchReport
+from engine.protocol.preview import Preview
 from engine.protocol.quantize import QuantizationResult
 from engine.protocol.receipt import Answer, Receipt
 from engine.protocol.speed import SpeedReport
@@ -16,6 +17,7 @@ from engine.protocol.speed import SpeedReport
 SCHEMAS = {
     "mull.answer.1.schema.json": Answer,
     "mull.bench.1.schema.json": BenchReport,
+    "mull.preview.1.schema.json": Preview,
     "mull.quantization.1.schema.json": QuantizationResult,
     "mull.receipt.1.schema.json": Receipt,
     "mull.speed.1.schema.json": SpeedReport,

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event
+from engine.protocol.preview import PreviewEvent, PreviewRequest
 from engine.protocol.spec import ModelSpec
 from engine.protocol.speed import SpeedEvent, SpeedRequest
 
@@ -44,6 +45,12 @@ class Measure(Struct, frozen=True, tag="measure"):
     request: SpeedRequest
 
 
+class Foresee(Struct, frozen=True, tag="foresee"):
+    """Preview an answer; answered by events under the request's id."""
+
+    request: PreviewRequest
+
+
 class Steer(Struct, frozen=True, tag="steer"):
     """Control a running answer; a measurement can be cancelled."""
 
@@ -69,10 +76,10 @@ class Welcome(Struct, frozen=True, tag="welcome"):
 
 
 class EventFrame(Struct, frozen=True, tag="event"):
-    """An event of the load, answer or measurement with this id."""
+    """An event of the load, answer, measurement or preview with this id."""
 
     id: str
-    event: Event | SpeedEvent
+    event: Event | SpeedEvent | PreviewEvent
 
 
 class StatusFrame(Struct, frozen=True, tag="status"):
@@ -82,7 +89,7 @@ class StatusFrame(Struct, frozen=True, tag="status"):
 
 
 Frame = TypeVar("Frame")
-ClientFrame = Hello | Load | Ask | Measure | Steer | Query | Shutdown
+ClientFrame = Hello | Load | Ask | Measure | Foresee | Steer | Query | Shutdown
 EngineFrame = Welcome | EventFrame | StatusFrame
 
 _encoder = msgspec.msgpack.Encoder()

@@ -1,0 +1,188 @@
+"""What each way to answer would cost, which of them fit a budget, and which to choose. Pure; runs nothing.
+
+After Snell et al. 2024 (arXiv:2408.03314): the best way depends on the question and on the budget, and here
+on the budget's unit too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.protocol import BudgetUnit, Limit, ModelInfo, Think
+from engine.protocol.preview import Preview, PreviewRow, Spread
+from engine.thinking.planner.courses import Beta, Course, Figures, guessed, measured
+from engine.thinking.planner.machine import Machine
+from engine.thinking.planner.store import Known
+
+COST_WEIGHT = 0.02
+"""Of expected accuracy, given up to save all of the budget, or without one the cost of the dearest way."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A way to answer with its costs, by unit; those that are unknown are left out."""
+
+    course: Course
+    costs: dict[BudgetUnit, Spread]
+
+    @property
+    def label(self) -> str:
+        think = self.course.think
+        within = "" if think in ("off", "max") else f" within {think:,} tokens"
+        return f"{self.course.method}{within}"
+
+    def fits(self, limits: Sequence[Limit]) -> bool:
+        """Whether nine of ten stay within each limit; a cost that is unknown speaks against nothing."""
+        return all((self.p90(limit.unit) or 0) <= limit.amount for limit in limits)
+
+    def p50(self, unit: BudgetUnit) -> float | None:
+        return self.costs[unit].p50
+
+    def p90(self, unit: BudgetUnit) -> float | None:
+        return self.costs[unit].p90
+
+
+def preview(
+    info: ModelInfo,
+    question: str,
+    prompt_tokens: int,
+    limits: Sequence[Limit],
+    known: Known,
+    machine: Machine,
+    methods: Collection[str],
+    most: Think = "max",
+) -> Preview:
+    """Each way's costs and accuracy, and the choice. `methods` are those that there are, by name without
+    number; what thinks more than `most` is left out.
+    """
+    courses, like = measured(known.record, question) if known.record is not None else (guessed(info), 0)
+    courses = [
+        course
+        for course in courses
+        if course.method.partition(":")[0] in methods and _thought(course.think) <= _thought(most)
+    ]
+    options = sorted(
+        (_option(course, prompt_tokens, machine) for course in courses),
+        key=lambda option: option.p50("tok") or 0.0,
+    )
+    chosen, reason = choose(options, limits)
+    dead = dead_zone(options)
+    return Preview(
+        model=info.name,
+        prompt_tokens=prompt_tokens,
+        budget=tuple(limits),
+        rows=tuple(_row(option, limits, option in dead, option is chosen) for option in options),
+        reason=reason,
+        answers=known.basis,
+        like=like,
+        device="measured" if machine.measured else "guess",
+        notes=tuple(_notes(known, machine)),
+    )
+
+
+def choose(options: Sequence[Option], limits: Sequence[Limit]) -> tuple[Option, str]:
+    """The way whose expected accuracy, less a little for its cost, is highest among those that fit.
+
+    Where nothing fits, no thinking; where no accuracy is known, the most thinking that fits.
+    """
+    fitting = [option for option in options if option.fits(limits)]
+    direct = next((option for option in options if option.course.think == "off"), options[0])
+    if not fitting:
+        return direct, "nothing fits the budget in nine of ten cases: it answers directly"
+    alive = [option for option in fitting if option not in dead_zone(options)] or [direct]
+    if any(option.course.accuracy is None for option in alive):
+        return alive[-1], "the most thinking that fits: nobody has measured this model"
+    dearest = max(option.p50("FLOP") or 0.0 for option in alive) or 1.0
+
+    def share(option: Option) -> float:
+        """Of the budget, or of the dearest way's cost."""
+        if limits:
+            return max((option.p50(limit.unit) or 0.0) / limit.amount for limit in limits)
+        return (option.p50("FLOP") or 0.0) / dearest
+
+    best = max(alive, key=lambda option: _mean(option) - COST_WEIGHT * share(option))
+    others = sorted((option for option in alive if option is not best), key=_mean, reverse=True)
+    beside = f", {others[0].label} in {_mean(others[0]):.0%}" if others else ""
+    return best, f"right in {_mean(best):.0%} of like questions{beside}"
+
+
+def dead_zone(options: Sequence[Option]) -> list[Option]:
+    """Those that think and are yet expected to be right less often than without thinking."""
+    still = [_mean(option) for option in options if option.course.think == "off" and option.course.accuracy]
+    if not still:
+        return []
+    return [
+        option
+        for option in options
+        if option.course.think != "off" and option.course.accuracy and _mean(option) < max(still)
+    ]
+
+
+def _option(course: Course, prompt: int, machine: Machine) -> Option:
+    seconds = machine.seconds(prompt, course.path, course.tokens)
+    joules = seconds * machine.watts if seconds is not None and machine.watts is not None else None
+    return Option(
+        course,
+        {
+            "tok": _quantiles(course.tokens + prompt, "tok"),
+            "s": _quantiles(seconds, "s"),
+            "J": _quantiles(joules, "J"),
+            "FLOP": _quantiles(machine.flops(prompt, course.path, course.tokens), "FLOP"),
+        },
+    )
+
+
+def _quantiles(values: Figures | None, unit: BudgetUnit) -> Spread:
+    if values is None:
+        return Spread(p50=None, p90=None, unit=unit)
+    return Spread(p50=_quantile(values, 0.5), p90=_quantile(values, 0.9), unit=unit)
+
+
+def _quantile(values: Figures, share: float) -> float:
+    """What the next value exceeds with a probability of at most 1 - share, if it is one like these.
+
+    The rank is that of split conformal prediction: Lei et al. 2018 (arXiv:1604.04173).
+    """
+    ordered = np.sort(values)
+    return float(ordered[min(len(ordered), math.ceil((len(ordered) + 1) * share)) - 1])
+
+
+def _row(option: Option, limits: Sequence[Limit], dead: bool, chosen: bool) -> PreviewRow:
+    believed = option.course.accuracy
+    low, high = believed.interval if believed is not None else (None, None)
+    return PreviewRow(
+        method=option.course.method,
+        think=option.course.think,
+        accuracy=believed.mean if believed is not None else None,
+        accuracy_low=low,
+        accuracy_high=high,
+        tokens=option.costs["tok"],
+        seconds=option.costs["s"],
+        joules=option.costs["J"],
+        flops=option.costs["FLOP"],
+        fits=option.fits(limits),
+        dead=dead,
+        chosen=chosen,
+    )
+
+
+def _mean(option: Option) -> float:
+    believed: Beta | None = option.course.accuracy
+    return believed.mean if believed is not None else 0.0
+
+
+def _thought(think: Think) -> float:
+    return 0.0 if think == "off" else math.inf if think == "max" else float(think)
+
+
+def _notes(known: Known, machine: Machine) -> list[str]:
+    notes = []
+    if known.basis == "guess":
+        notes.append("tokens are guessed: `mull bench --calibrate` measures this model")
+    if not machine.measured:
+        notes.append("seconds are guessed: `mull calibrate` measures this device")
+    return notes
