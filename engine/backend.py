@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from engine.protocol import Message, ModelInfo, Phase, Quantity
 from profiles.catalogue import Profile
@@ -49,6 +49,10 @@ class Tokenizer(Protocol):
 
     def sentence_ends(self) -> frozenset[int]:
         """Ids whose text ends a line or a sentence: where a thought may be wound down."""
+        ...
+
+    def ending(self, text: str) -> frozenset[int]:
+        """Ids whose text ends with this."""
         ...
 
     def plain_ids(self) -> Sequence[int]:
@@ -229,6 +233,21 @@ class Limits:
     """Of the last-level cache; None where it cannot be told."""
 
 
+class Drawn(NamedTuple):
+    """A reading of an energy counter: joules since some moment, as they stood at `at_ns` (monotonic)."""
+
+    joules: float
+    at_ns: int
+
+
+class EnergyCounter(Protocol):
+    """Counts what the device draws; it may lag behind."""
+
+    def read(self) -> Drawn:
+        """The newest reading that there is."""
+        ...
+
+
 class OutOfContext(Exception):
     """The ids do not fit into the context that the backend was loaded with."""
 
@@ -257,6 +276,8 @@ class Backend(Protocol):
     """Versions of the libraries that compute: torch and transformers."""
     draft: DraftInfo | None
     """Who guesses ahead, besides what is looked up in the text itself."""
+    energy: EnergyCounter | None
+    """None where the device has no counter that can be read."""
 
     async def prefill(
         self, ids: Sequence[int], lease: Lease, on_progress: Callable[[int, int], None] | None = None
@@ -339,6 +360,10 @@ class Backend(Protocol):
 
     def memory(self) -> MemoryUse:
         """Bytes in use now."""
+        ...
+
+    async def cached(self, ids: Sequence[int]) -> int:
+        """How many tokens of a prompt need not be forwarded, as things are: of those in memory."""
         ...
 
     def capacity(self, tokens: int) -> int:

@@ -27,6 +27,7 @@ __all__ = [
     "prefill_flops",
     "roofline_seconds",
     "shape_from_config",
+    "span_flops",
     "state_bytes",
     "weight_read_bytes",
 ]
@@ -95,6 +96,16 @@ def prefill_flops(
 def decode_flops(shape: ModelShape, *contexts: int) -> Flops:
     """FLOPs of one decode step: one new token per row. `contexts` are the rows' lengths, it included."""
     return sum((prefill_flops(shape, 1, context - 1) for context in contexts), Flops())
+
+
+def span_flops(shape: ModelShape, new: int, cached: int = 0) -> int:
+    """FLOPs of `new` decode steps one after another, the first on top of `cached` tokens.
+
+    That of one forward over them with logits of each, but that latent attention expands its cache each time.
+    """
+    again = (new - 1) * cached + new * (new - 1) // 2 if new else 0
+    together = prefill_flops(shape, new, cached, logits_rows=new).total if new else 0
+    return together + 2 * again * _expanding_weights(shape)
 
 
 def prefill_bytes(shape: ModelShape, new: int, cached: int = 0, *, logits_rows: int = 1) -> Bytes:

@@ -1,4 +1,4 @@
-"""What an answer may spend in all, as a person says it: `2000tok`, `30s`, `2kJ`, `5TFLOP`. Knows no engine."""
+"""What an answer may spend in all, as a person says it: `2000tok`, `30s`, `2kJ`, `5TFLOP`."""
 
 from __future__ import annotations
 

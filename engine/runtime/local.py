@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from engine.backend import (
+    EnergyCounter,
     Extension,
     Lease,
     Limits,
@@ -72,6 +73,7 @@ class LocalBackend:
             "torch": str(torch.__version__),
             "transformers": transformers.__version__,
         }
+        self.energy: EnergyCounter | None = None
         self.runner = runner
         self.speculation = speculation
         self._drafter = speculation.drafter if speculation is not None else None
@@ -222,6 +224,17 @@ class LocalBackend:
             budget_bytes=self._store.budget,
             ignored=tuple(IgnoredFiles(reason=reason, files=count) for reason, count in ignored),
         )
+
+    async def cached(self, ids: Sequence[int]) -> int:
+        """How many tokens of a prompt are in memory; one that came from disk would be more."""
+
+        def look() -> int:
+            pool = self.runner.pool
+            table, tokens = pool.match(ids[:-1])
+            pool.release(table, ids[:tokens])
+            return tokens
+
+        return await self._call(look)
 
     def capacity(self, tokens: int) -> int:
         """How many nodes of so many tokens the pool holds at once."""

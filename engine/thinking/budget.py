@@ -29,12 +29,16 @@ class ThinkingBudget:
     lease: Lease
     note: str | None = None
     """Why there is less thinking than was asked for."""
+    least: int = 0
+    """Tokens, forced ones included, below which the model is not let end its thoughts."""
     forced: int = 0
+    ceiling: int | None = None
+    """What the purse leaves of the limit; None where it does not bind."""
 
     def another(self) -> ThinkingBudget:
         """As much for another candidate, of which nothing is spent."""
         lease = Lease(self.lease.limit, ended=self.lease.ended, cancelled=self.lease.cancelled)
-        return ThinkingBudget(self.limit, self.room, self.phrase, lease)
+        return ThinkingBudget(self.limit, self.room, self.phrase, lease, least=self.least)
 
     @property
     def thinks(self) -> bool:
@@ -45,9 +49,25 @@ class ThinkingBudget:
         """Nothing may be thought any more."""
         return self.lease.ended or self.lease.used >= self.lease.limit
 
+    @property
+    def too_short(self) -> bool:
+        """The model has not thought as much as it was told to, and may go on."""
+        return self.lease.used + self.forced < self.least and not self.exhausted
+
     def more(self, tokens: int) -> None:
         """Raise or lower the limit while it runs; below what was used it ends the thinking at once."""
         self.limit = max(0, min(self.limit + tokens, self.room))
+        self._fit_lease()
+
+    def hold(self, left: int | None, reserve: int) -> None:
+        """Keep to what the purse leaves, in tokens: the answer's reserve, at most half of all, is not for
+        thoughts.
+        """
+        if left is None:
+            self.ceiling = None
+        else:
+            used = self.lease.used + self.forced
+            self.ceiling = used + left - min(reserve, (used + left) // 2)
         self._fit_lease()
 
     def charge(self, tokens: int) -> None:
@@ -66,7 +86,8 @@ class ThinkingBudget:
         return self.thinks and not self.exhausted
 
     def _fit_lease(self) -> None:
-        self.lease.limit = max(0, self.limit - self.forced - self.phrase)
+        limit = self.limit if self.ceiling is None else min(self.limit, self.ceiling)
+        self.lease.limit = max(0, limit - self.forced - self.phrase)
 
 
 def reserve(room: int) -> int:
@@ -74,24 +95,30 @@ def reserve(room: int) -> int:
     return min(max(RESERVE_TOKENS, int(room * RESERVE_SHARE)), room // 2)
 
 
-def plan(think: Think, room: int, opening: int, phrase: int) -> ThinkingBudget:
-    """The budget for `think` where the prompt leaves `room` tokens of context.
+def plan(
+    think: Think, room: int, opening: int, phrase: int, *, purse: int | None = None, answer: int | None = None
+) -> ThinkingBudget:
+    """The budget for `think` where the prompt leaves `room` tokens of context, and the purse so many.
 
-    `opening` tokens are forced to open the thought and `phrase` to end it. A budget that cannot hold them
-    and one token of thought means thinking off, and says so.
+    `opening` tokens are forced to open the thought and `phrase` to end it. `answer` are those that nearly
+    all answers fit into, where that is known. A budget that cannot hold these and one token of thought means
+    thinking off, and says so.
     """
     available = room - reserve(room)
+    if purse is not None:
+        available = min(available, purse - min(answer or RESERVE_TOKENS, purse // 2))
     wanted = 0 if think == "off" else available if think == "max" else int(think)
     limit = min(wanted, available)
     around = opening + phrase
+    whose, left = ("the context", room) if purse is None or room < purse else ("the budget", purse)
     note = None
     if wanted > 0 and limit < around + 1:
         note = (
             f"thinking is off: {wanted} tokens cannot hold a thought and the {around} tokens around it"
             if wanted <= available
-            else f"thinking is off: the prompt leaves {room} tokens of context, too few to think in"
+            else f"thinking is off: {whose} leaves {left} tokens after the prompt, too few to think in"
         )
         limit = 0
     elif think != "max" and limit < wanted:
-        note = f"thinking is limited to the {limit} tokens that the context leaves"
+        note = f"thinking is limited to the {limit} tokens that {whose} leaves"
     return ThinkingBudget(limit, available, phrase, Lease(max(0, limit - phrase)), note)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
-from engine.backend import Backend, Lease, Node, Sampler, Watch, WindDown
+from engine.backend import Backend, Extension, Lease, Node, Sampler, Watch, WindDown
 from engine.meter.tally import Tally
 from engine.protocol import Decision, Delta, Event, Grew, Phase, TreeNode
-from engine.thinking.budget import ThinkingBudget
+from engine.thinking.budget import RESERVE_TOKENS, ThinkingBudget
 from engine.thinking.formats import Resolved
+from engine.thinking.purse import Purse, Share
 from engine.thinking.stream import TextStream
 
 BLANK_TRIES = 8
@@ -19,6 +20,17 @@ BLANK_TRIES = 8
 
 Doubt = Callable[[str], str | None]
 """Reads a thought so far; what it returns is put after it."""
+
+
+class Ending(Protocol):
+    """Says where a thought ends: asked where a line or sentence of it does. What it may take, it charges."""
+
+    turns: frozenset[int]
+    """Ids that begin a turn of the thought: at the beginning of a line or sentence it is asked before them."""
+
+    async def __call__(self, node: Node, turn: bool) -> bool:
+        """Whether the thought ends here; before a turn or not."""
+        ...
 
 
 class Cancelled(Exception):
@@ -38,12 +50,13 @@ class Context:
     """The node's end already stands inside a thought."""
     answer_lease: Lease
     tally: Tally
+    purse: Purse
     emit: Callable[[Event], None]
     candidate: str = "0"
     thinking: str = ""
     answer: str = ""
     cut: bool = False
-    """The budget, not the model, ended a thought."""
+    """The budget, not the model, ended a thought or the answer."""
     ended_by: Literal["stop", "length"] = "stop"
     node: Node | None = None
     watch: bool = False
@@ -65,10 +78,15 @@ class Context:
     score: float | None = None
     done: bool = False
     """It has answered, as far as its budget let it."""
+    share: Share | None = None
+    """Its part of the purse, as soon as it has a node."""
+    answer_most: int = field(default=0, init=False)
+    """Tokens that the answer may have, whatever the purse leaves."""
     _blank: int = field(default=0, init=False)
     _streams: dict[Phase, TextStream] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        self.answer_most = self.answer_lease.limit
         self._streams = {
             "thinking": TextStream(self.backend.tokenizer),
             "answer": TextStream(self.backend.tokenizer),
@@ -78,6 +96,7 @@ class Context:
         """The prompt in the cache. Raises Cancelled."""
         self.node = await self.backend.prefill(self.prompt, self.answer_lease, self.tally.prefill_progressed)
         self.tally.account = self.node.account
+        self.share = self.purse.open(self.node)
         self._check(self.answer_lease)
         return self.node
 
@@ -95,8 +114,23 @@ class Context:
 
     @property
     def hurried(self) -> bool:
-        """Somebody wants the answer now."""
-        return self.budget.lease.ended
+        """Somebody wants the answer now, or there is nothing left to spend on another."""
+        return self.budget.lease.ended or self.purse.steps_left() <= 0
+
+    def affords(self, count: int) -> int:
+        """How many more candidates, at most `count`, the purse pays for if they are like those before."""
+        ended = [len(one.node.ids) for one in self.branches if one.done and one.node is not None]
+        length = sum(ended) // len(ended) if ended else len(self.prompt) + self._usual()
+        return self.purse.affords(count, length - len(self.prompt), len(self.prompt))
+
+    def refit(self) -> None:
+        """Hold thoughts and answer to what the purse leaves by now; an answer has at least one token."""
+        left = self.share.left() if self.share is not None else None
+        self.budget.hold(left, self._reserve)
+        most = self.answer_most
+        if left is not None:
+            most = min(most, self.answer_lease.used + max(left, 0 if self.answer else 1))
+        self.answer_lease.limit = most
 
     def tell(self, node: TreeNode) -> None:
         """A step of a search, as it stands now."""
@@ -111,11 +145,13 @@ class Context:
         """Candidates that go on from the prompt, each with as much to spend; to be called after `prefill`."""
         assert self.node is not None
         begun = []
-        for node in await self.backend.fork(self.node, count):
+        nodes = await self.backend.fork(self.node, count)
+        for node, share in zip(nodes, self.purse.split(self.share, nodes), strict=True):
             candidate = replace(
                 self,
                 budget=self.budget.another(),
-                answer_lease=replace(self.answer_lease, used=0),
+                share=share,
+                answer_lease=replace(self.answer_lease, limit=self.answer_most, used=0),
                 tally=self.tally.branch(node.account),
                 candidate=str(len(self.branches)),
                 node=node,
@@ -126,21 +162,28 @@ class Context:
             begun.append(candidate)
         return begun
 
-    async def reply(self, doubt: Doubt | None = None) -> None:
+    async def reply(self, doubt: Doubt | None = None, ending: Ending | None = None) -> None:
         """Think, where there is a budget for it, and answer, from the node that there is."""
         assert self.node is not None
         if self.budget.thinks:
-            await self.think(self.node, doubt)
+            await self.think(self.node, doubt, ending=ending)
         await self.say(self.node)
         self.done = True
+        if self.share is not None:
+            self.purse.close(self.share)
 
     async def think(
-        self, node: Node, doubt: Doubt | None = None, pause: frozenset[int] = frozenset()
+        self,
+        node: Node,
+        doubt: Doubt | None = None,
+        pause: frozenset[int] = frozenset(),
+        ending: Ending | None = None,
     ) -> bool:
         """Think until the model ends its thought or the budget does; then the thought is closed.
 
         A model whose template does not open the thought is made to open it: a budget was asked for. `doubt`
-        reads the thought at the end of each of its lines or sentences, and may have words put after it.
+        reads the thought at the end of each of its lines or sentences, and may have words put after it;
+        `ending` may end it there.
         Returns whether the thought is still open: it paused after one of the ids at which it was to.
         """
         style = self._style()
@@ -148,43 +191,65 @@ class Context:
             await self._force(node, "thinking", (style.start,), shown=False)
         self.opened = False
         ends, lease = self.backend.tokenizer.sentence_ends(), self.budget.lease
-        halts = pause or (ends if doubt else frozenset())
-        wind_down = WindDown(style.end, ends)
+        halts = pause or (ends if doubt or ending else frozenset())
+        turns = frozenset[int]() if ending is None else ending.turns
+        wind_down, closing = WindDown(style.end, ends), frozenset({style.end})
         while True:
-            extension = await self.backend.extend(
+            hasty = closing if self.budget.too_short else frozenset[int]()
+            extension = await self._extend(
                 node,
                 "thinking",
                 lease,
-                self.sampler,
-                stop=self.backend.tokenizer.eos_ids,
-                keep=frozenset({style.end}) | halts,
+                stop=self.backend.tokenizer.eos_ids | hasty | turns,
+                keep=(closing - hasty) | halts,
                 banned=frozenset({style.start}),
                 wind_down=wind_down,
-                watch=self.watch,
-                live=self.live,
-                on_tokens=self._hear_thought,
             )
-            self.watched += extension.watched
-            self._check(lease)
-            if extension.stop_id is None or extension.stop_id not in halts:
+            if extension.stop_id is None:
+                break
+            if ending is not None and extension.stop_id in turns:
+                if node.ids[-1] in ends and not self.budget.too_short and await ending(node, turn=True):
+                    break
+                await self._restore(node, extension.stop_id)
+                continue
+            if extension.stop_id not in halts:
+                if self.budget.too_short and await self._add(node, style.format.wait):
+                    continue
                 break
             self._hear("thinking", (extension.stop_id,))
             if lease.used >= wind_down.grace * lease.limit:
                 self.cut = True
                 break
-            if pause:
+            if pause and self.thinking:
                 self.opened = True
                 return True
-            words = self.backend.tokenizer.encode((doubt and doubt(self.thinking)) or "")
-            if words and lease.limit - lease.used > len(words):
-                await self._force(node, "thinking", tuple(words), shown=True)
+            if ending is not None and not self.budget.too_short and await ending(node, turn=False):
+                break
+            if doubt is not None:
+                await self._add(node, doubt(self.thinking) or "")
         self._flush("thinking")
-        if extension.stop_id != style.end:
+        if extension.stop_id == style.end and hasty:  # it was dropped, in case that it came too early
+            await self._force(node, "thinking", (style.end,), shown=False)
+        elif extension.stop_id == style.end:
+            self.tally.sampled("thinking", 1)
+        else:
             self.cut = self.cut or extension.reason in ("limit", "ended")
             await self._force(node, "thinking", style.forced_end, shown=True)
-        else:
-            self.tally.sampled("thinking", 1)
         return False
+
+    async def _restore(self, node: Node, token: int) -> None:
+        """Put a sampled id that ended an extension, and was dropped, back where it was."""
+        await self.backend.force(node, "thinking", (token,))
+        self.tally.forced("thinking", 1)
+        self._show("thinking", self._streams["thinking"].feed((token,)), 1)
+
+    async def _add(self, node: Node, words: str) -> bool:
+        """Put words after an open thought, where the budget holds them."""
+        ids = self.backend.tokenizer.encode(words)
+        if not ids or self.budget.lease.limit - self.budget.lease.used <= len(ids):
+            return False
+        await self._force(node, "thinking", tuple(ids), shown=True)
+        return True
 
     async def say(self, node: Node) -> None:
         """The visible answer to its end; a thought that it opens is held to what the budget still has."""
@@ -196,20 +261,14 @@ class Context:
         end_banned = False
         while True:
             reopen = self.budget.may_reopen(self.backend.info.context - len(node.ids))
-            extension = await self.backend.extend(
+            extension = await self._extend(
                 node,
                 "answer",
                 Lease(1) if end_banned else self.answer_lease,
-                self.sampler,
                 stop=eos,
                 keep=opening if reopen else frozenset(),
                 banned=closing | (frozenset() if reopen else opening) | (eos if end_banned else frozenset()),
-                watch=self.watch,
-                live=self.live,
-                on_tokens=self._hear_answer,
             )
-            self.watched += extension.watched
-            self._check(self.answer_lease)
             if extension.stop_id in opening:
                 self.tally.sampled("answer", 1)
                 self.opened = True
@@ -218,7 +277,7 @@ class Context:
                     break  # nothing could be said after it
                 self.budget.may_reopen(left)  # the answer has gone on since it was asked
                 await self.think(node)
-            elif extension.stop_id in eos and not self.answer and blank_ends < BLANK_TRIES:
+            elif extension.stop_id in eos and not self.answer and blank_ends < self._blank_tries():
                 blank_ends += 1
                 end_banned = True
             elif end_banned:
@@ -226,8 +285,57 @@ class Context:
             elif extension.reason != "limit" or self.answer_lease.used >= self.answer_lease.limit:
                 break  # else its beginning was blank, and the cap is on what can be read
         self._flush("answer")
+        spent = extension.reason == "limit" and self.answer_lease.used < self.answer_most
+        self.cut = self.cut or spent
         cut_off = extension.stop_id in opening or extension.reason in ("limit", "context", "memory")
-        self.ended_by = "length" if cut_off else "stop"
+        self.ended_by = "length" if cut_off and not spent else "stop"
+
+    async def _extend(
+        self,
+        node: Node,
+        phase: Phase,
+        lease: Lease,
+        *,
+        stop: frozenset[int],
+        keep: frozenset[int],
+        banned: frozenset[int],
+        wind_down: WindDown | None = None,
+    ) -> Extension:
+        """Sample within what the purse leaves. Raises Cancelled."""
+        self.refit()
+        extension = await self.backend.extend(
+            node,
+            phase,
+            lease,
+            self.sampler,
+            stop=stop,
+            keep=keep,
+            banned=banned,
+            wind_down=wind_down,
+            watch=self.watch,
+            guess=not self.purse.counted,
+            live=self.live,
+            on_tokens=self._hear_thought if phase == "thinking" else self._hear_answer,
+        )
+        self.watched += extension.watched
+        self._check(self.budget.lease if phase == "thinking" else self.answer_lease)
+        return extension
+
+    def _blank_tries(self) -> int:
+        """Ends that an answer which is still blank is denied, as far as the purse goes."""
+        left = self.share.left() if self.share is not None else None
+        return BLANK_TRIES if left is None else min(BLANK_TRIES, left)
+
+    @property
+    def _reserve(self) -> int:
+        """Tokens that nearly all answers fit into."""
+        return self.backend.info.answer_reserve or RESERVE_TOKENS
+
+    def _usual(self) -> int:
+        """Tokens that a candidate takes, before any has ended."""
+        steps = self.backend.info.think_steps
+        thought = min(self.budget.limit, steps[-1]) if steps else self.budget.limit
+        return thought + self._reserve
 
     def _style(self) -> Resolved:
         if self.format is None:
@@ -256,7 +364,8 @@ class Context:
         self._hear("answer", ids)
         if not self.answer and self._blank < BLANK_TRIES:
             self._blank += len(ids)
-            self.answer_lease.limit += len(ids)
+            self.answer_most += len(ids)
+            self.refit()
 
     def _hear(self, phase: Phase, ids: tuple[int, ...]) -> None:
         self.tally.sampled(phase, len(ids))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from engine.backend import Tokenizer
 from engine.protocol import Message
+from engine.tasks.steps import CHECK_PHRASE
 
 
 class UnresolvedMarkers(ValueError):
@@ -22,8 +23,9 @@ class ThinkingFormat:
     """What is known of a family. `signs` are substrings of the chat template, all of which must occur.
 
     `forced_end` is what is put into the model's mouth to end a thought; it contains the end marker. A family
-    without `off` arguments is kept from thinking by ending its thought before it begins. `step_end` parts
-    the steps of a thought.
+    without `off` arguments is kept from thinking by ending its thought before it begins. `lead` comes after a
+    forced end where nothing but a short answer is wanted, whose box a closing brace ends. `step_end` parts
+    the steps of a thought. `wait` is what a thought that ends too early goes on with (s1, arXiv:2501.19393).
     """
 
     name: str
@@ -33,7 +35,9 @@ class ThinkingFormat:
     end: str = "</think>"
     on: Mapping[str, object] = field(default_factory=dict)
     off: Mapping[str, object] | None = None
+    lead: str = "**Final Answer**\n\nThe final answer is \\boxed{"
     step_end: str = "\n\n"
+    wait: str = "Wait"
 
 
 _SWITCH: Mapping[str, object] = {"enable_thinking": True}
@@ -48,6 +52,8 @@ FORMATS: tuple[ThinkingFormat, ...] = (
         on=_SWITCH,
         off=_SWITCH_OFF,
         step_end="\n",
+        lead="",  # its answers are nothing else
+        wait=f"{CHECK_PHRASE}\n",
     ),
     # The sentence is the one that the Qwen3 technical report (section 4.5) uses for its thinking budget.
     ThinkingFormat(

@@ -20,6 +20,8 @@ from engine.protocol import (
     Candidate,
     Control,
     Event,
+    Metered,
+    More,
     Notice,
     Sampling,
     Started,
@@ -34,11 +36,13 @@ from engine.thinking.formats import Resolved, UnresolvedMarkers, resolve
 from engine.thinking.hidden import charged, told
 from engine.thinking.methods import METHODS, Method, method_of
 from engine.thinking.prompt import Renderer
+from engine.thinking.purse import Purse
 from engine.thinking.refusals import NoMemory, UsageError
 
 __all__ = ["Steering", "UsageError", "answer"]
 
 METER_PERIOD_S = 0.1
+CLOCK_PERIOD_S = 0.002
 SAMPLING_TEMPERATURE = 0.8
 """Of methods with several candidates, where the model's own is 0 and nothing else was asked for."""
 
@@ -64,6 +68,8 @@ class Steering:
                 self.hidden.cancelled = True
         if self.context is None:
             return
+        if isinstance(control, More) and control.tokens > 0:
+            self.context.purse.more(control.tokens)
         for one in (self.context, *self.context.branches):
             if isinstance(control, Cancel):
                 one.budget.lease.cancelled = one.answer_lease.cancelled = True
@@ -71,6 +77,7 @@ class Steering:
                 one.budget.lease.ended = True
             else:
                 one.budget.more(control.tokens)
+                one.refit()
 
 
 async def answer(
@@ -109,7 +116,9 @@ async def answer(
         emit(notice)
     if method.name == "cot" and not context.budget.thinks:
         method = METHODS["direct"]
-    meter = None if request.bulk else asyncio.create_task(_sample_meter(context, emit))
+    tasks = [] if request.bulk else [asyncio.create_task(_sample_meter(context, emit))]
+    if context.purse.clocked:
+        tasks.append(asyncio.create_task(_watch_clock(context)))
     finish: Finish
     try:
         await method.run(context)
@@ -122,8 +131,8 @@ async def answer(
             raise NoMemory(str(error), "free memory, or wait until other answers have ended") from error
         finish = "length"  # what there is, is kept
     finally:
-        if meter is not None:
-            meter.cancel()
+        for task in tasks:
+            task.cancel()
         if context.node is not None:
             memory = backend.memory()
             for one in (*context.branches, context):
@@ -139,8 +148,9 @@ async def answer(
         notices=tuple(notice.text for notice in notices),
     )
     receipt = told(build(backend, clock, outcome), fitted.turns_left_out, fitted.hidden)
-    if meter is not None:
-        emit(context.tally.metered(context.budget.limit, receipt.speed.decode_tok_s.value))
+    receipt = context.purse.told(receipt)
+    if not request.bulk:
+        emit(_metered(context, receipt.speed.decode_tok_s.value))
     return Answer(
         model=backend.info.name,
         method=method.label,
@@ -203,7 +213,7 @@ def _method(request: AnswerRequest, backend: Backend) -> tuple[Method, Resolved 
         raise UsageError(
             f"a thinking budget of {request.think} tokens is negative", "say off, a number or max"
         )
-    if method.thinks and not method.samples and not wants_thought:
+    if method.thinks and (method.searches or not method.samples) and not wants_thought:
         raise UsageError(f"method {name!r} thinks, but thinking is off", "leave one of the two out")
     if request.method is not None and not method.thinks and isinstance(request.think, int) and wants_thought:
         raise UsageError(
@@ -270,7 +280,18 @@ async def _context(
     prompt = fitted.prompt
     room = backend.info.context - len(prompt.ids)
     phrase = 0 if style is None else len(style.forced_end)
-    budget = budgets.plan(think, room, opening=0 if prompt.opened else 1, phrase=phrase)
+    purse = Purse(request.budget, backend, clock)
+    purse.charge(fitted.hidden)
+    left = purse.room(len(prompt.ids), await backend.cached(prompt.ids)) if purse.counted else None
+    budget = budgets.plan(
+        think,
+        room,
+        opening=0 if prompt.opened else 1,
+        phrase=phrase,
+        purse=left,
+        answer=backend.info.answer_reserve,
+    )
+    budget.least = _least(request, budget)
     if budget.note:
         notes.append(budget.note)
     if think != "off" and not budget.thinks:
@@ -290,6 +311,7 @@ async def _context(
         opened=prompt.opened,
         answer_lease=Lease(request.max_tokens or room),
         tally=tally,
+        purse=purse,
         emit=emit,
         watch=request.confidence,
         live=not request.bulk,
@@ -299,8 +321,41 @@ async def _context(
     return context, fitted, notices + [Notice(code="thinking", text=note) for note in notes]
 
 
+def _least(request: AnswerRequest, budget: budgets.ThinkingBudget) -> int:
+    """Tokens that are to be thought at least. Raises UsageError where nothing could be so much."""
+    least, think = request.least_thinking, request.think
+    if least < 0:
+        raise UsageError(f"a minimum of {least} tokens of thinking is negative")
+    if least and (think == "off" or (isinstance(think, int) and think < least)):
+        raise UsageError(
+            f"at least {least} tokens of thinking are more than the {think} that are allowed",
+            "lower one, or raise the other",
+        )
+    total = next((limit.amount for limit in request.budget if limit.unit == "tok"), None)
+    if least and total is not None and budget.limit < least:
+        raise UsageError(
+            f"at least {least} tokens of thinking do not fit into a budget of {total:,.0f} tokens",
+            "lower one, or raise the other",
+        )
+    return least
+
+
 def _nobody_hears(event: Event) -> None:
     """Where an answer comes in bulk: its receipt has what matters."""
+
+
+async def _watch_clock(context: Context) -> None:
+    """Hold all that runs to the time that is left, a few times in each step."""
+    while True:
+        step_s = context.purse.step_seconds() or 0.0
+        await asyncio.sleep(min(max(step_s / 4, CLOCK_PERIOD_S), METER_PERIOD_S))
+        for one in (context, *context.branches):
+            one.refit()
+
+
+def _metered(context: Context, final_tok_s: float | None = None) -> Metered:
+    sample = context.tally.metered(context.budget.limit, final_tok_s)
+    return structs.replace(sample, budget=context.purse.now())
 
 
 async def _sample_meter(context: Context, emit: Callable[[Event], None]) -> None:
@@ -308,7 +363,7 @@ async def _sample_meter(context: Context, emit: Callable[[Event], None]) -> None
     said = 0
     while True:
         await asyncio.sleep(METER_PERIOD_S)
-        emit(context.tally.metered(context.budget.limit))
+        emit(_metered(context))
         nodes = [one.node for one in (context, *context.branches) if one.node is not None]
         degradations = list(dict.fromkeys(event for node in nodes for event in node.account.degradations))
         for event in degradations[said:]:

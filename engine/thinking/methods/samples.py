@@ -9,8 +9,10 @@ from engine.thinking.context import Context
 
 
 async def sampled(ctx: Context, count: int) -> list[Context]:
-    """So many candidates more, each with its reply. Raises what one of them raised, when all have ended."""
-    begun = await ctx.branch(count)
+    """So many candidates more, or as many as the budget pays for, each with its reply; of the first ones at
+    least one. Raises what one of them raised, when all have ended.
+    """
+    begun = await ctx.branch(max(ctx.affords(count), 1))
     ended = await asyncio.gather(*(one.reply() for one in begun), return_exceptions=True)
     for outcome in ended:
         if isinstance(outcome, BaseException):

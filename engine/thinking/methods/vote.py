@@ -23,7 +23,7 @@ async def run(ctx: Context) -> None:
         leader, second = (int(votes[at].weight) if at < len(votes) else 0 for at in (0, 1))
         left = ctx.number - len(ctx.branches)
         over = ctx.hurried or settled(leader, second) or leader - second > left
-        wave = 0 if over else min(left, until_settled(leader, second))
+        wave = 0 if over else ctx.affords(min(left, until_settled(leader, second)))
     if votes:
         asked, most = len(ctx.branches), ctx.number
         rule = f"majority of {asked}" if asked == most else f"majority, clear after {asked} of {most}"
