@@ -7,14 +7,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec import structs
+
 from engine.jobs import Job
 from engine.load.errors import BadSpec, DoesNotFit, ModelError
 from engine.loaded import LoadedModel
 from engine.meter.receipt import Clock
 from engine.protocol import AnswerRequest, Failed, Finished, Loaded, Loading, MethodInfo
+from engine.protocol.preview import Previewed, PreviewRequest
 from engine.protocol.speed import Measured, SpeedRequest
 from engine.speed import Stop, Stopped, measure
 from engine.thinking.methods import METHODS
+from engine.thinking.methods.auto import AUTO, previewed, settled
 from engine.thinking.run import Steering, UsageError, answer
 
 log = logging.getLogger("mull.engine")
@@ -27,15 +31,23 @@ async def work(job: Job, model: LoadedModel, tell_loading: Callable[[Loading], N
 
     load_s = model.seconds_since(job.accepted_ns)
     if waited or job.request is None:
-        methods = tuple(
-            MethodInfo(method.name, method.thinks, method.candidates) for method in METHODS.values()
+        methods = (
+            *(
+                MethodInfo(method.name, method.thinks, method.candidates)
+                for method in METHODS.values()
+            ),
+            MethodInfo(AUTO, thinks=True),
         )
         job.tell(Loaded(model=backend.info, seconds=load_s, methods=methods))
     try:
         match job.request, job.steering:
             case AnswerRequest() as request, Steering() as steering:
                 clock = Clock(job.accepted_ns, time.monotonic_ns(), load_s)
-                job.tell(Finished(answer=await answer(request, backend, job.tell, steering, clock)))
+                request, planned = await settled(request, backend, model.calibrations, job.tell)
+                given = await answer(request, backend, job.tell, steering, clock)
+                job.tell(Finished(answer=structs.replace(given, planned=planned)))
+            case PreviewRequest() as request, _:
+                job.tell(Previewed(preview=await previewed(request, backend, model.calibrations)))
             case SpeedRequest() as request, Stop() as stop:
                 job.tell(Measured(report=await measure(request, backend, job.tell, stop)))
     except NotFinite as error:

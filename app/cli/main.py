@@ -22,6 +22,7 @@ COMMANDS = {
     "quantize": ("app.cli.quantize", "Write a quantized checkpoint, or report what quantizing costs."),
     "speed": ("app.cli.speed", "Measure how fast a model runs, and how near the hardware's limits."),
     "bench": ("app.cli.bench", "Measure accuracy against cost, on bundled tasks or your own."),
+    "calibrate": ("app.cli.calibrate", "Measure how fast a model is here, for previews and --method auto."),
     "demo": ("app.cli.demo", "See in a minute what thinking is worth."),
     "models": ("app.cli.models", "List the models on this machine, and whether they fit."),
     "profiles": ("app.cli.profiles", "List hardware profiles, or show one."),

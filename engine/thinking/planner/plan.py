@@ -46,7 +46,7 @@ class Option:
         return self.costs[unit].p90
 
 
-def preview(
+def foreseen(
     info: ModelInfo,
     question: str,
     prompt_tokens: int,
