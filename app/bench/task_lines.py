@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from engine.tasks.answers import Kind, boxed, number_in, right
+from engine.tasks.answers import Kind, right
+from engine.tasks.extraction import boxed, number_in
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -2,6 +2,7 @@
 
 from engine.protocol.budget import BudgetUnit, Limit
 from engine.protocol.interface import Engine
+from engine.protocol.judging import AnswerType, Verifier, VerifierName
 from engine.protocol.messages import (
     QUIET,
     AnswerNow,
@@ -54,6 +55,7 @@ __all__ = [
     "Answer",
     "AnswerNow",
     "AnswerRequest",
+    "AnswerType",
     "BudgetUnit",
     "Budgeted",
     "Cancel",
@@ -92,6 +94,8 @@ __all__ = [
     "Think",
     "TokenCounts",
     "TreeNode",
+    "Verifier",
+    "VerifierName",
     "Vote",
     "Voted",
     "derived",

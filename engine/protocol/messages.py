@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from engine.protocol.budget import Limit
+from engine.protocol.judging import AnswerType, Verifier
 from engine.protocol.receipt import Answer, Budgeted, Summary, TreeNode, Vote
 from engine.protocol.spec import Message, ModelSpec, Phase, Sampling
 
@@ -38,6 +39,10 @@ class AnswerRequest(Struct, frozen=True, kw_only=True):
     """Say how sure the model was; takes a little time per token."""
     overflow: Overflow = "stop"
     summary: Summary | None = None
+    answer_type: AnswerType | None = None
+    """How answers are compared; None: by the type that they are found to have."""
+    verifier: Verifier | None = None
+    """Who chooses among several answers; None: whoever fits their type."""
     bulk: bool = False
     """One of many that nobody watches: only its end is told, more such run at once, and what its prompt was
     computed to is not kept."""
@@ -122,6 +127,8 @@ class MethodInfo(Struct, frozen=True):
     name: str
     thinks: bool
     candidates: int = 1
+    searches: bool = False
+    """Its candidates are thoughts that branch: it does not answer without thinking."""
 
 
 class Loaded(Struct, frozen=True, kw_only=True, tag="loaded"):

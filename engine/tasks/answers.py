@@ -1,41 +1,31 @@
-"""What is taken for a reply's answer, when two answers are the same, and whether one is right. Pure.
+"""Whether a reply has the right answer, by the kind of answer that its task asks for.
 
 number  the last number of what the reply gives as its answer; separators, units, currency and percent signs
         are left out, fractions and powers of ten are read; compared by value
 choice  the letter that it gives as its answer
-math    as `number` where both are numbers, else the same LaTeX but for spacing and dress
+math    as `number` where both are numbers, else the same but for algebra, spacing and dress
 text    the same words, as the answer that it gives or at its end
 exact   the same characters, but for white space around them
-
-What a reply gives as its answer is in its last \\boxed{}, or follows `####`, `answer is` or `answer:`.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Literal
 
-Kind = Literal["number", "choice", "math", "text", "exact"]
+from engine.tasks.expressions import alike, value_of
+from engine.tasks.extraction import (
+    LONGEST,
+    choice_in,
+    given,
+    last_line,
+    number_in,
+    plain_math,
+    plain_words,
+    whole_number,
+)
 
-_MINUS = str.maketrans("\u2212\u2013\u2012", "---")
-_SEPARATORS = re.compile(r"(?<=\d)(?:,\\!|,|_|\\,|\{,\}|[\u00a0\u2009\u202f\u2019'])(?=\d{3}(?!\d))")
-_NUMBER = re.compile(
-    r"(?<![\w.])-?(?:\$|€|£)?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,3}(?!\d)| ?/ ?\d+(?:\.\d+)?(?![\d/]))?"
-)
-_FRACTION = re.compile(r"\\[dt]?frac ?\{ ?(-?\d+) ?\} ?\{ ?(-?\d+) ?\}|\\[dt]?frac ?(\d) ?(\d)")
-_SAID = re.compile(r"(?:####|\banswer(?: is|:|\*\*:|:\*\*)(?: *:)?)[ \t]*(\S[^\n]*)", re.IGNORECASE)
-_LETTER = re.compile(r"(?<![\w'])\(?\*{0,2}([A-Z])\*{0,2}\)?(?![\w'])")
-_DRESS = re.compile(
-    r"\\left|\\right|\\displaystyle|\\[!,;: ]|\\(?:text|mbox|mathrm) ?\{ ?(?:cm|mm|km|m|inches|feet|units?"
-    r"|degrees|dollars|cents|hours?|minutes?|seconds?|square units?)[^}]*\}|\^ ?\\circ|\^ ?\{ ?\\circ ?\}"
-    r"|\\circ|\\?%|\\?\$|\s|~"
-)
-_BRACE = re.compile(r"\\f?boxed ?\{|\{|\}")
-LONGEST = 200_000
-"""Characters of a reply that are looked at, from its end."""
+Kind = Literal["number", "choice", "math", "text", "exact"]
 
 
 def right(kind: Kind, answers: Sequence[str], reply: str, letters: str = "") -> bool:
@@ -48,10 +38,10 @@ def right(kind: Kind, answers: Sequence[str], reply: str, letters: str = "") -> 
         case "choice":
             return choice_in(reply, letters) in answers
         case "math":
-            return any(_same_math(_given(reply) or _last_line(reply), answer, reply) for answer in answers)
+            return any(_same_math(given(reply) or last_line(reply), answer, reply) for answer in answers)
         case "text":
-            said = [_words(part) for part in (_given(reply), reply) if part]
-            wanted = [_words(answer) for answer in answers]
+            said = [plain_words(part) for part in (given(reply), reply) if part]
+            wanted = [plain_words(answer) for answer in answers]
             return any(
                 want and (want == part or part.endswith(" " + want)) for want in wanted for part in said
             )
@@ -59,113 +49,12 @@ def right(kind: Kind, answers: Sequence[str], reply: str, letters: str = "") -> 
             return any(reply.strip() == answer.strip() for answer in answers)
 
 
-def canonical(reply: str) -> str:
-    """The reply's answer, written so that the same answers are the same text; empty where it gives none.
-
-    A number by its value, else the words: of what the reply gives as its answer, or of its last line.
-    """
-    reply = reply[-LONGEST:]
-    part = _given(reply) or _last_line(reply)
-    number = number_in(part)
-    return _words(part) if number is None else str(number)
-
-
-def number_in(text: str) -> Fraction | None:
-    """The last number of what the text gives as its answer, else of the text."""
-    for part in (_given(text), text):
-        if part:
-            plain = unicodedata.normalize("NFKC", _SEPARATORS.sub("", part.translate(_MINUS)))
-            plain = _FRACTION.sub(_as_quotient, plain).replace("\u2044", "/").replace("\\$", "$")
-            if found := _NUMBER.findall(plain):
-                return _value(found[-1])
-    return None
-
-
-def choice_in(reply: str, letters: str) -> str | None:
-    """The letter of those given that the reply chooses: in what it gives as its answer, or alone on a line,
-    or else the last that stands by itself.
-    """
-    for part in (_given(reply), *reversed(reply.splitlines())):
-        if part and (bare := _LETTER.fullmatch(part.strip().rstrip(".,:;!"))) and bare[1] in letters:
-            return bare[1]
-    for part in (_given(reply), reply):
-        found = [match for match in _LETTER.finditer(part or "") if match[1] in letters]
-        # `A` and `I` before a word are words
-        found = [
-            match
-            for match in found
-            if not (match[0] in "AI" and re.match(r" [a-z]", match.string[match.end() :]))
-        ]
-        if found:
-            return (found[0] if part is not reply else found[-1])[1]
-    return None
-
-
-def boxed(text: str) -> str | None:
-    """The content of the last \\boxed{} that is closed."""
-    open_at: list[int | None] = []
-    last = (-1, 0)
-    for brace in _BRACE.finditer(text):
-        if brace[0] != "}":
-            open_at.append(brace.end() if len(brace[0]) > 1 else None)
-        elif open_at and (begin := open_at.pop()) is not None:
-            last = max(last, (begin, brace.start()))
-    return text[slice(*last)] if last[0] >= 0 else None
-
-
-def _given(text: str) -> str | None:
-    """What the text gives as its answer, where it says so."""
-    inside = boxed(text)
-    if inside is not None:
-        return inside
-    said = _SAID.findall(text)
-    return re.split(r"(?<=[.;!]) +(?=[A-Z])", said[-1])[0].strip() if said else None
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
-
-
-def _value(text: str) -> Fraction | None:
-    whole, _, below = re.sub(r"[$€£ ]", "", text).partition("/")
-    try:
-        return Fraction(whole) / Fraction(below or "1")
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
-def _as_quotient(found: re.Match[str]) -> str:
-    above, below = found[1] or found[3], found[2] or found[4]
-    return f" {above}/{below}"
-
-
-def _words(text: str) -> str:
-    """Words alone: no case, no punctuation, no accents' compositions, single spaces."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.sub(r"[^\w\s]|_", " ", plain).split())
-
-
 def _same_math(found: str, answer: str, reply: str) -> bool:
-    one, other = _plain_math(found), _plain_math(answer)
+    one, other = plain_math(found), plain_math(answer)
     if one == other:
         return bool(one)
-    value = _whole_number(other)
-    return value is not None and value == (_whole_number(one) if _given(reply) else number_in(reply))
-
-
-def _whole_number(plain: str) -> Fraction | None:
-    """The value of LaTeX that is a number and nothing else."""
-    text = _FRACTION.sub(_as_quotient, plain).replace("- ", "-").strip()
-    return _value(text) if _NUMBER.fullmatch(text) else None
-
-
-def _plain_math(text: str) -> str:
-    """LaTeX without spacing and dress: one way of writing for what means the same."""
-    text = _SEPARATORS.sub("", text.translate(_MINUS).strip().rstrip("."))
-    text = _DRESS.sub("", text)
-    text = re.sub(r"\\[dt]frac", r"\\frac", text)
-    text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", text)
-    text = re.sub(r"\\(?:text|mbox|mathrm|textbf)\{([^{}]*)\}", r"\1", text)
-    text = re.sub(r"^[a-zA-Z]=", "", text)
-    return text
+    value = whole_number(other)
+    if value is not None:
+        return value == (whole_number(one) if given(reply) else number_in(reply))
+    first, second = alike((value_of(found), value_of(answer))).labels
+    return first == second

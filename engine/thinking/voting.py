@@ -6,19 +6,22 @@ import math
 from collections.abc import Sequence
 
 from engine.protocol import Decision, Vote
-from engine.tasks.answers import canonical
+from engine.tasks.answer_types import compare
 
 SURE = 0.95
 
 
-def count(answers: Sequence[tuple[str, str, float]]) -> tuple[Vote, ...]:
+def count(answers: Sequence[tuple[str, str, float]], labels: Sequence[str] | None = None) -> tuple[Vote, ...]:
     """Votes for (candidate, answer, weight) by what they answer, the heaviest first, then the earliest.
 
+    `labels` are the answers as they are compared; without them they are compared as what they look like.
     Who gives no answer has no vote.
     """
+    if labels is None:
+        labels = compare([answer for _, answer, _ in answers], algebra=False).labels
     groups: dict[str, list[tuple[str, float]]] = {}
-    for candidate, answer, weight in answers:
-        if said := canonical(answer):
+    for (candidate, _, weight), said in zip(answers, labels, strict=True):
+        if said:
             groups.setdefault(said, []).append((candidate, weight))
     votes = [
         Vote(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.tasks.answers import Kind, boxed, right
+from engine.tasks.answers import Kind, right
+from engine.tasks.extraction import boxed
 
 RIGHT: list[tuple[Kind, str, str]] = [
     ("number", "42", "so 6*7=42."),
@@ -36,6 +37,8 @@ RIGHT: list[tuple[Kind, str, str]] = [
     ("math", "90^\\circ", "\\boxed{90}"),
     ("math", "\\text{even}", "\\boxed{even}"),
     ("math", "11,\\!111", "\\boxed{11111}"),
+    ("math", "(x+1)^2", "\\boxed{x^2+2x+1}"),
+    ("math", "\\frac{\\sqrt{2}}{2}", "\\boxed{\\frac{1}{\\sqrt{2}}}"),
     ("text", "Paris", "The capital of France is Paris."),
     ("text", "New York", "new  york!"),
     ("text", "Saint-Malo", "\\boxed{saint malo}, I think"),
@@ -52,6 +55,8 @@ WRONG: list[tuple[Kind, str, str]] = [
     ("choice", "A", "I do not know"),
     ("math", "x+1", "\\boxed{x-1}"),
     ("math", "2", "\\boxed{x=2y}"),
+    ("math", "x^2", "\\boxed{2x}"),
+    ("math", "1", "\\boxed{9^{9^{9^{9}}}}"),
     ("text", "Paris", "Parisian"),
     ("text", "Paris", "Paris is not it"),
     ("exact", "a", "A"),

@@ -16,7 +16,7 @@ from engine.load.tokenizer import HubTokenizer
 from engine.protocol import AnswerNow, Cancel, ModelSpec, Sampling, Started, Voted
 from engine.runtime.local import LocalBackend
 from engine.setup import open_backend
-from engine.tasks.answers import canonical
+from engine.tasks.answer_types import compare
 from engine.thinking.methods import best
 from engine.thinking.run import UsageError
 from engine.thinking.voting import count, settled, until_settled
@@ -55,15 +55,17 @@ async def test_the_answer_that_most_samples_give_is_kept(tiny: LocalBackend) -> 
     answer = done.answer
     assert answer.decision is not None and answer.method == "vote:12"
     by_answer: dict[str, set[str]] = {}
+    labels = compare([candidate.answer for candidate in answer.candidates]).labels
+    said_by = dict(zip((candidate.id for candidate in answer.candidates), labels, strict=True))
     for candidate in answer.candidates:
-        if said := canonical(candidate.answer):
+        if said := said_by[candidate.id]:
             by_answer.setdefault(said, set()).add(candidate.id)
     assert len(by_answer) > 1, "a question on which samples agree proves nothing"
     assert {vote.answer: set(vote.candidates) for vote in answer.decision.votes} == by_answer
     most = max(map(len, by_answer.values()))
-    assert len(by_answer[canonical(answer.answer)]) == answer.decision.votes[0].weight == most
     [kept] = [candidate for candidate in answer.candidates if candidate.kept]
     assert kept.answer == answer.answer
+    assert len(by_answer[said_by[kept.id]]) == answer.decision.votes[0].weight == most
     nothing_is_left(tiny)
 
 
