@@ -135,7 +135,23 @@ def load(flags: Mapping[str, object] | None = None) -> Configuration:
         if value is not None:
             values[key] = _checked(key, value, f"--{key.replace('_', '-')}", status=2)
             origins[key] = "flag"
+    _let_plan(values, origins)
     return Configuration(msgspec.convert(values, Settings), origins, tuple(warnings))
+
+
+def _let_plan(values: dict[str, object], origins: dict[str, str]) -> None:
+    """`think = auto` means the method auto, which plans; a method that a flag names goes before a file's."""
+    if values.get("think") != "auto":
+        return
+    values["think"] = "max"
+    if origins["method"] != "flag":
+        values["method"], origins["method"] = "auto", origins["think"]
+    elif origins["think"] == "flag" and values["method"] != "auto":
+        raise CommandError(
+            f"--think auto has the method planned, but --method is {values['method']}",
+            "leave one of the two out",
+            status=2,
+        )
 
 
 def _file_table() -> dict[str, object]:
@@ -168,6 +184,10 @@ def think(value: object) -> Think:
     if value in ("off", "max"):
         return value
     return _whole(0)(value) or "off"
+
+
+def _think_or_auto(value: object) -> Think | Literal["auto"]:
+    return "auto" if value == "auto" else think(value)
 
 
 def duration(value: object) -> float:
@@ -261,7 +281,7 @@ _KINDS: dict[str, _Kind] = {
     "kv": _one_of(get_args(KV)),
     "deterministic": _Kind("true or false", _truth),
     "draft": _Kind("a model, exit:N or off", _text),
-    "think": _Kind("off, max or a number of tokens", think),
+    "think": _Kind("off, max or a number of tokens, or auto", _think_or_auto),
     "method": _NAME,
     "temperature": _Kind("a number from 0 up", _number(0, 1e6)),
     "top_p": _Kind("a number from 0 to 1", _number(0, 1)),

@@ -13,6 +13,7 @@ import click
 from app import config, figures
 from app.cli.engine import failure, open_engine
 from app.cli.output import StatusLine, show_json
+from app.cli.preview import foresee, show_preview
 from app.errors import CommandError, reason
 from app.sanitise import Sanitiser, clean
 from app.sessions.journal import storable
@@ -77,12 +78,16 @@ Examples:
     help="Who guesses tokens ahead: a smaller model, the model's first N layers, or nobody. "
     "The default guesses what the text repeats, where that pays.",
 )
-@click.option("--think", metavar="off|max|N", help="How many tokens the answer may think.")
+@click.option(
+    "--think",
+    metavar="off|auto|max|N",
+    help="How many tokens the answer may think; auto has the method planned, too.",
+)
 @click.option(
     "--method",
     metavar="NAME",
     help="direct (no thinking), cot (think, then answer), refine:K (cot, its sums checked as they are "
-    "written), vote:N or best:N (of N answers).",
+    "written), vote:N or best:N (of N answers), auto (what pays most here, see --preview).",
 )
 @click.option("--system", metavar="TEXT", help="A system message.")
 @click.option("--temperature", type=float, metavar="T", help="0 is greedy; the default is the model's own.")
@@ -104,6 +109,11 @@ Examples:
 @click.option("--offline", is_flag=True, default=None, help="Touch no network.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: the answer with its receipt.")
 @click.option("--stats", is_flag=True, help="Print what the answer cost on stderr.")
+@click.option(
+    "--preview",
+    is_flag=True,
+    help="Answer nothing: show what each method would cost, and how often it is right.",
+)
 @click.option("--save", is_flag=True, help="Keep question and answer as a session.")
 @click.option("-c", "--continue", "go_on", is_flag=True, help="Go on with the last session, and keep this.")
 def ask(
@@ -111,6 +121,7 @@ def ask(
     system: str | None,
     as_json: bool,
     stats: bool,
+    preview: bool,
     save: bool,
     go_on: bool,
     **flags: str | float | bool | None,
@@ -123,6 +134,8 @@ def ask(
     for warning in configuration.warnings:
         click.echo(clean(warning), err=True)
     settings = configuration.settings
+    if preview and (save or go_on):
+        raise CommandError("--preview answers nothing", "leave --save and --continue out", status=2)
     text, system = storable(_prompt(prompt)), storable(system or "")
     recorder = None
     if save or go_on:
@@ -153,6 +166,9 @@ def ask(
         overflow=settings.overflow,
         summary=summary,
     )
+    if preview:
+        show_preview(asyncio.run(foresee(request, settings)), as_json)
+        return
     try:
         answer = asyncio.run(_ask(request, settings, recorder, as_json))
     finally:

@@ -1,4 +1,4 @@
-"""`mull calibrate`: how long a step takes with so many answers at once, measured here and kept to plan with."""
+"""`mull calibrate`: how long a step takes with so many answers at once, measured here and kept for plans."""
 
 from __future__ import annotations
 
