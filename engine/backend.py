@@ -185,11 +185,65 @@ class Account:
     """What was done for want of memory, in the order of events."""
 
 
+@dataclass
+class Origin:
+    """How a node's ids from `begin` to `end` came about: sampled or, where `sampler` is None, forced."""
+
+    phase: Phase
+    begin: int
+    end: int
+    sampler: Sampler | None = None
+    banned: frozenset[int] = frozenset()
+    raised: list[tuple[int, int, float]] = field(default_factory=list)
+    """Positions, ids that were made likelier there, and by how much."""
+    dropped: int | None = None
+    """An id that was sampled at `end`, ended it and was not kept."""
+    logits: float = 0.0
+    """The sum of the sampled ids' logits."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What chose an id at a position: all that it followed from, besides the logits."""
+
+    position: int
+    id: int
+    sampler: Sampler
+    path: int
+    banned: frozenset[int] = frozenset()
+    raised: tuple[int, float] | None = None
+
+
+@dataclass(frozen=True)
+class Rechosen:
+    """What comes out of a choice now.
+
+    `logit` is that of the id chosen then. `margin` is by how much two logits would have to differ from what
+    they are for it to be chosen again: 0 where it is, infinite where it is banned.
+    """
+
+    id: int
+    logit: float
+    margin: float
+
+
 class Node(Protocol):
-    """A sequence in the backend: its ids, and an account of what was spent on it."""
+    """A sequence in the backend: its ids, how they came about, and an account of what was spent on it."""
 
     ids: list[int]
     account: Account
+    origins: list[Origin]
+    """In order; they are of the ids from `begun` on."""
+    path: int
+    """Names it in the randomness."""
+
+    @property
+    def parent(self) -> Node | None:
+        """What it was forked from, with its first `begun` ids; of those, a node without one was prefilled."""
+        ...
+
+    @property
+    def begun(self) -> int: ...
 
     @property
     def pending(self) -> Kind | None:
@@ -348,6 +402,21 @@ class Backend(Protocol):
         """The log-probability of each id, were the node to go on with them; the node stays as it is.
 
         Charged to the node's account as `score`. Raises OutOfContext, and MemoryError where memory is short.
+        """
+        ...
+
+    async def rechoose(
+        self,
+        prompt: Sequence[int],
+        paths: Sequence[tuple[Sequence[int], Sequence[Choice]]],
+        lease: Lease,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[list[Rechosen]]:
+        """Make choices again, on several paths: each the ids that follow the prompt, and the choices among
+        them in the order of their positions, which count from the prompt's beginning.
+
+        All is forwarded, nothing is taken from the cache and nothing kept. `on_progress` gets the tokens done
+        since it was last called. A cancelled lease ends it early. Raises OutOfContext and MemoryError.
         """
         ...
 

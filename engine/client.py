@@ -32,8 +32,19 @@ from engine.protocol import (
     ModelSpec,
 )
 from engine.protocol.preview import Previewed, PreviewEvent, PreviewRequest
+from engine.protocol.replay import Replayed, ReplayEvent, ReplayRequest
 from engine.protocol.speed import Measured, SpeedEvent, SpeedRequest
-from engine.protocol.wire import Ask, ClientFrame, Foresee, Load, Measure, Shutdown, Steer
+from engine.protocol.wire import (
+    AnyEvent,
+    Ask,
+    ClientFrame,
+    Foresee,
+    Load,
+    Measure,
+    Recompute,
+    Shutdown,
+    Steer,
+)
 
 __all__ = ["EngineGone", "Places", "ResidentEngine", "resident"]
 
@@ -43,6 +54,9 @@ SHUTDOWN_TIMEOUT_S = 8.0
 """Within this an engine that was told to leave has left; then it is killed."""
 HANDOVER_TIMEOUT_S = 600.0
 """How long an engine of another build may take to finish the answers under way."""
+
+
+Last = Loaded | Finished | Measured | Previewed | Replayed
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,12 @@ class ResidentEngine:
             async for event in events:
                 yield cast(PreviewEvent, event)
 
+    async def replay(self, request: ReplayRequest) -> AsyncGenerator[ReplayEvent, None]:
+        request = msgspec.structs.replace(request, spec=_absolute(request.spec))
+        async with self._events(request.id, Recompute(request), Replayed) as events:
+            async for event in events:
+                yield cast(ReplayEvent, event)
+
     async def control(self, answer_id: str, control: Control) -> None:
         if self._link is not None and self._link.alive:
             with contextlib.suppress(EngineGone):
@@ -138,14 +158,14 @@ class ResidentEngine:
             self._link = None
 
     def _events(
-        self, stream_id: str, first: ClientFrame, last: type[Loaded | Finished | Measured | Previewed]
-    ) -> contextlib.aclosing[AsyncGenerator[Event | SpeedEvent | PreviewEvent, None]]:
+        self, stream_id: str, first: ClientFrame, last: type[Last]
+    ) -> contextlib.aclosing[AsyncGenerator[AnyEvent, None]]:
         """What follows a first frame, up to the event that ends it; left early, the engine is told."""
         return contextlib.aclosing(self._stream(stream_id, first, last))
 
     async def _stream(
-        self, stream_id: str, first: ClientFrame, last: type[Loaded | Finished | Measured | Previewed]
-    ) -> AsyncGenerator[Event | SpeedEvent | PreviewEvent, None]:
+        self, stream_id: str, first: ClientFrame, last: type[Last]
+    ) -> AsyncGenerator[AnyEvent, None]:
         try:
             async for note in self._reach():
                 yield note

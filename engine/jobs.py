@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.protocol import AnswerRequest, Event, Loading, ModelSpec, Queued
-from engine.protocol.preview import PreviewEvent, PreviewRequest
-from engine.protocol.speed import SpeedEvent, SpeedRequest
-from engine.protocol.wire import EngineFrame, EventFrame, encode
+from engine.protocol import AnswerRequest, Loading, ModelSpec, Queued
+from engine.protocol.preview import PreviewRequest
+from engine.protocol.replay import ReplayRequest
+from engine.protocol.speed import SpeedRequest
+from engine.protocol.wire import AnyEvent, EngineFrame, EventFrame, encode
 from engine.speed import Stop
 from engine.thinking.run import Steering
 
@@ -61,12 +62,12 @@ class Client:
 
 @dataclass(eq=False)
 class Job:
-    """A model to load, to be asked, to be measured or to preview an answer with, for one client."""
+    """A model to load, to be asked, measured, replayed or to preview an answer with, for one client."""
 
     id: str
     client: Client
     model: ModelKey
-    request: AnswerRequest | SpeedRequest | PreviewRequest | None = None
+    request: AnswerRequest | SpeedRequest | PreviewRequest | ReplayRequest | None = None
     steering: Steering | Stop = field(default_factory=Steering)
     accepted_ns: int = field(default_factory=time.monotonic_ns)
     _ahead: int | None = None
@@ -87,7 +88,7 @@ class Job:
         """Several such take the place of one."""
         return isinstance(self.request, AnswerRequest) and self.request.bulk
 
-    def tell(self, event: Event | SpeedEvent | PreviewEvent) -> None:
+    def tell(self, event: AnyEvent) -> None:
         self.client.send(EventFrame(self.id, event))
 
     def tell_place(self, ahead: int) -> None:

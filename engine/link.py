@@ -11,10 +11,9 @@ import struct
 from collections.abc import Iterator
 
 from engine.build import build_id
-from engine.protocol import EngineStatus, Event
-from engine.protocol.preview import PreviewEvent
-from engine.protocol.speed import SpeedEvent
+from engine.protocol import EngineStatus
 from engine.protocol.wire import (
+    AnyEvent,
     ClientFrame,
     EventFrame,
     FrameError,
@@ -40,7 +39,7 @@ class Link:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._streams: dict[str, asyncio.Queue[Event | SpeedEvent | PreviewEvent | None]] = {}
+        self._streams: dict[str, asyncio.Queue[AnyEvent | None]] = {}
         self._status: asyncio.Queue[EngineStatus | None] = asyncio.Queue()
         self._pump: asyncio.Task[None] | None = None
         self.alive = True
@@ -81,8 +80,8 @@ class Link:
             raise EngineGone("the engine went away") from error
 
     @contextlib.contextmanager
-    def stream(self, stream_id: str) -> Iterator[asyncio.Queue[Event | SpeedEvent | PreviewEvent | None]]:
-        queue: asyncio.Queue[Event | SpeedEvent | PreviewEvent | None] = asyncio.Queue()
+    def stream(self, stream_id: str) -> Iterator[asyncio.Queue[AnyEvent | None]]:
+        queue: asyncio.Queue[AnyEvent | None] = asyncio.Queue()
         self._streams[stream_id] = queue
         if not self.alive:
             queue.put_nowait(None)

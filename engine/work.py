@@ -15,7 +15,9 @@ from engine.loaded import LoadedModel
 from engine.meter.receipt import Clock
 from engine.protocol import AnswerRequest, Failed, Finished, Loaded, Loading, MethodInfo
 from engine.protocol.preview import Previewed, PreviewRequest
+from engine.protocol.replay import Replayed, ReplayRequest
 from engine.protocol.speed import Measured, SpeedRequest
+from engine.replay.job import replay
 from engine.speed import Stop, Stopped, measure
 from engine.thinking.methods import METHODS
 from engine.thinking.methods.auto import AUTO, previewed, settled
@@ -50,6 +52,8 @@ async def work(job: Job, model: LoadedModel, tell_loading: Callable[[Loading], N
                 job.tell(Previewed(preview=await previewed(request, backend, model.calibrations)))
             case SpeedRequest() as request, Stop() as stop:
                 job.tell(Measured(report=await measure(request, backend, job.tell, stop)))
+            case ReplayRequest() as request, Stop() as stop:
+                job.tell(Replayed(report=await replay(request, backend, job.tell, stop)))
     except NotFinite as error:
         raise ModelError(str(error), "download the model again") from error
 
@@ -58,7 +62,7 @@ def failure(error: Exception, log_file: Path) -> Failed:
     """What a client is told of an error: one line with the cause, and the next step."""
     match error:
         case Stopped():
-            return Failed(code="cancelled", message="stopped while it was measured")
+            return Failed(code="cancelled", message="stopped before its end")
         case UsageError():
             return Failed(code=error.code, message=str(error), hint=error.hint)
         case BadSpec():

@@ -33,6 +33,7 @@ from engine.protocol.wire import (
     Load,
     Measure,
     Query,
+    Recompute,
     Shutdown,
     StatusFrame,
     Steer,
@@ -136,6 +137,8 @@ class Worker:
                 self._accept(Job(request.id, client, ModelKey.of(request.spec), request, Stop()))
             case Foresee(request=request):
                 self._accept(Job(request.id, client, ModelKey.of(request.spec), request))
+            case Recompute(request=request):
+                self._accept(Job(request.id, client, ModelKey.of(request.spec), request, Stop()))
             case Steer(id=job_id, control=control):
                 for job in [*self._desk.waiting, *self._desk.running]:
                     if job.id == job_id and job.client is client:

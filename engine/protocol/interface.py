@@ -7,6 +7,7 @@ from typing import Protocol
 
 from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event
 from engine.protocol.preview import PreviewEvent, PreviewRequest
+from engine.protocol.replay import ReplayEvent, ReplayRequest
 from engine.protocol.spec import ModelSpec
 from engine.protocol.speed import SpeedEvent, SpeedRequest
 
@@ -34,6 +35,13 @@ class Engine(Protocol):
 
     def preview(self, request: PreviewRequest) -> AsyncIterator[PreviewEvent]:
         """Say what an answer would cost, method by method: … then `Previewed` or `Failed`."""
+        ...
+
+    def replay(self, request: ReplayRequest) -> AsyncIterator[ReplayEvent]:
+        """Recompute a recorded answer, loading the model first where needed: … then `Replayed` or `Failed`.
+
+        Leaving the stream early cancels it.
+        """
         ...
 
     async def control(self, answer_id: str, control: Control) -> None:

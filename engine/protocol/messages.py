@@ -43,6 +43,8 @@ class AnswerRequest(Struct, frozen=True, kw_only=True):
     """How answers are compared; None: by the type that they are found to have."""
     verifier: Verifier | None = None
     """Who chooses among several answers; None: whoever fits their type."""
+    trace: bool = False
+    """Record how each token came about, so that the answer can be replayed."""
     bulk: bool = False
     """One of many that nobody watches: only its end is told, more such run at once, and what its prompt was
     computed to is not kept."""
@@ -108,6 +110,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     fingerprint: str = ""
     """Names the configuration, the weights, what computes and the versions of that: where it is equal, the
     same request gives the same answer (to the bit only where the engine is deterministic)."""
+    weights_digest: str = ""
+    """Of parts of the weights' files, wherever these lie and whenever they were written."""
 
 
 class Loading(Struct, frozen=True, kw_only=True, tag="loading"):

@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from engine.protocol.budget import Limit
+from engine.protocol.trace import Trace
 
 Unit = Literal["s", "B", "FLOP", "FLOP/s", "tok", "tok/s", "B/s", "J", "W", "1", "g", "money"]
 Method = Literal["measured", "derived", "apportioned", "modelled", "unavailable"]
@@ -356,6 +357,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     """None where the method was not left to the planner."""
     tree: tuple[TreeNode, ...] = ()
     """Of a search, its steps in the order in which they were first taken."""
+    trace: Trace | None = None
+    """How each token came about; None where it was not asked for."""
 
     def thought(self, candidate: str) -> str | None:
         """A candidate's thought, by the tree; None where there is none."""

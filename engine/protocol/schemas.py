@@ -12,6 +12,7 @@ from engine.protocol.bench import BenchReport
 from engine.protocol.preview import Preview
 from engine.protocol.quantize import QuantizationResult
 from engine.protocol.receipt import Answer, Receipt
+from engine.protocol.replay import ReplayReports
 from engine.protocol.speed import SpeedReport
 
 SCHEMAS = {
@@ -20,6 +21,7 @@ SCHEMAS = {
     "mull.preview.1.schema.json": Preview,
     "mull.quantization.1.schema.json": QuantizationResult,
     "mull.receipt.1.schema.json": Receipt,
+    "mull.replay.1.schema.json": ReplayReports,
     "mull.speed.1.schema.json": SpeedReport,
 }
 

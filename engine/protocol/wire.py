@@ -11,8 +11,12 @@ from msgspec import Struct
 
 from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event
 from engine.protocol.preview import PreviewEvent, PreviewRequest
+from engine.protocol.replay import ReplayEvent, ReplayRequest
 from engine.protocol.spec import ModelSpec
 from engine.protocol.speed import SpeedEvent, SpeedRequest
+
+AnyEvent = Event | SpeedEvent | PreviewEvent | ReplayEvent
+"""Of whatever was asked for."""
 
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes: far above a prompt of a megabyte, far below what would exhaust memory."""
@@ -51,6 +55,12 @@ class Foresee(Struct, frozen=True, tag="foresee"):
     request: PreviewRequest
 
 
+class Recompute(Struct, frozen=True, tag="recompute"):
+    """Replay an answer; answered by events under the request's id."""
+
+    request: ReplayRequest
+
+
 class Steer(Struct, frozen=True, tag="steer"):
     """Control a running answer; a measurement can be cancelled."""
 
@@ -79,7 +89,7 @@ class EventFrame(Struct, frozen=True, tag="event"):
     """An event of the load, answer, measurement or preview with this id."""
 
     id: str
-    event: Event | SpeedEvent | PreviewEvent
+    event: AnyEvent
 
 
 class StatusFrame(Struct, frozen=True, tag="status"):
@@ -89,7 +99,7 @@ class StatusFrame(Struct, frozen=True, tag="status"):
 
 
 Frame = TypeVar("Frame")
-ClientFrame = Hello | Load | Ask | Measure | Foresee | Steer | Query | Shutdown
+ClientFrame = Hello | Load | Ask | Measure | Foresee | Recompute | Steer | Query | Shutdown
 EngineFrame = Welcome | EventFrame | StatusFrame
 
 _encoder = msgspec.msgpack.Encoder()

@@ -11,6 +11,7 @@ from engine.backend import Sampler
 from engine.load.checkpoint import Checkpoint, inspect
 from engine.load.choose import described
 from engine.load.errors import DoesNotFit, ModelError
+from engine.load.identity import contents
 from engine.load.json_file import read_json
 from engine.load.locate import locate, shown_name
 from engine.load.tokenizer import HubTokenizer
@@ -120,6 +121,7 @@ def create(
             think_steps=tuple(step for step in think_steps if step < context),
             answer_reserve=answer_reserve,
             fingerprint=named.hex(),
+            weights_digest=contents(checkpoint.source.files),
         ),
         shape=loaded.shape,
         profile=profile,

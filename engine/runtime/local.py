@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from engine.backend import (
+    Choice,
     EnergyCounter,
     Extension,
     Lease,
@@ -24,12 +25,13 @@ from engine.backend import (
     Node,
     OutOfContext,
     Probe,
+    Rechosen,
     Sampler,
     Tokenizer,
     WindDown,
 )
 from engine.protocol import IgnoredFiles, ModelInfo, Phase, PromptStoreState
-from engine.runtime import limits, primitives
+from engine.runtime import limits, primitives, rechoosing
 from engine.runtime import sequence as sequences
 from engine.runtime.delivery import INTERVAL, Job, TokenDelivery
 from engine.runtime.memory import system_memory
@@ -189,6 +191,36 @@ class LocalBackend:
             return []
         async with self._aside(sequence) as fork:
             return await self._run(Job(), fork, primitives.score(fork, phase, ids))
+
+    async def rechoose(
+        self,
+        prompt: Sequence[int],
+        paths: Sequence[tuple[Sequence[int], Sequence[Choice]]],
+        lease: Lease,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[list[Rechosen]]:
+        """Make choices again; see `engine.backend.Backend.rechoose`."""
+        self._check_fits(len(prompt) + max((len(ids) for ids, _ in paths), default=0))
+        job, root = Job(), sequences.Sequence(self.runner.pool)
+
+        def told(tokens: int) -> None:
+            if on_progress:
+                job.loop.call_soon_threadsafe(on_progress, tokens)
+
+        made, found = [root], []
+        try:
+            await self._run(job, root, rechoosing.read(root, prompt, told), lease)
+            for ids, choices in paths:
+                if lease.cancelled:
+                    break
+                made += await self._forks(lambda: [root.fork()])
+                work = rechoosing.rechoose(made[-1], ids, choices, told)
+                found.append(await self._run(job, made[-1], work, lease))
+                await self.cancel(made[-1], forget=True)
+        finally:
+            for sequence in reversed(made):
+                await self.cancel(sequence, forget=True)
+        return found
 
     async def cancel(self, node: Node, *, forget: bool = False) -> None:
         """Release the node's pages; idempotent. With the backend closed they are gone already."""

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from engine.backend import Extension, Forwarded, Kind, Primitive, Probe
+from engine.backend import Extension, Forwarded, Kind, Origin, Primitive, Probe
 from engine.protocol import Phase
 from engine.runtime import sequence as sequences
 from engine.runtime.sampling import Likely, Sampling
@@ -96,6 +96,7 @@ def force(sequence: sequences.Sequence, phase: Phase, ids: Sequence[int]) -> For
         sequence.ids += ids
         if ids:
             yield Want(sequence, "force", "forced", phase)
+            sequence.origins.append(Origin(phase, known, len(sequence.ids)))
     except BaseException as error:
         sequence.rewind(known)
         if not isinstance(error, Stopped):

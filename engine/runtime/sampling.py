@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from engine.backend import Extension, Lease, Sampler, StopReason, WindDown
+from engine.backend import Extension, Lease, Origin, Sampler, StopReason, WindDown
 from engine.protocol import Phase
 from engine.runtime import sequence as sequences
 from engine.runtime.sampler import NotFinite, choose
@@ -51,6 +51,7 @@ class Sampling:
         self._watcher = watcher
         self._sampled: list[int] = []
         self._stop_id: int | None = None
+        self._origin: Origin | None = None
 
     def goes_on(self, sequence: sequences.Sequence, context: int) -> bool:
         """Whether another token may be sampled."""
@@ -81,10 +82,12 @@ class Sampling:
         sequence.account.sampling_s[self.phase] += time.perf_counter() - began
         lease.used += 1
         sequence.account.sampled_ns.append(time.monotonic_ns())
+        origin = self._noted(sequence, float(row[token]), raised)
         if token in rules.stop and token not in rules.keep:
-            self.reason, self._stop_id = "stop", token
+            self.reason, self._stop_id, origin.dropped = "stop", token, token
             return None
         sequence.ids.append(token)
+        origin.end = len(sequence.ids)
         sequence.pending_phase = self.phase
         self._sampled.append(token)
         if token in rules.keep:
@@ -96,6 +99,17 @@ class Sampling:
             self.reason = "limit"
             return None
         return token
+
+    def _noted(self, sequence: sequences.Sequence, logit: float, raised: tuple[int, float] | None) -> Origin:
+        """The passage that a token was chosen for, with what it was chosen by."""
+        at = len(sequence.ids)
+        if self._origin is None:
+            self._origin = Origin(self.phase, at, at, self._sampler, self._rules.banned)
+            sequence.origins.append(self._origin)
+        self._origin.logits += logit
+        if raised is not None:
+            self._origin.raised.append((at, *raised))
+        return self._origin
 
     def likely(self, sequence: sequences.Sequence) -> Likely:
         """What would be chosen from a guesser's logits, by the same randomness."""

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from itertools import count
 from typing import Any
 
-from engine.backend import Account, Kind
+from engine.backend import Account, Kind, Origin
 from engine.protocol import Phase
 from engine.runtime.pages import PAGE
 from engine.runtime.pool import Pool
@@ -35,6 +35,10 @@ class Sequence:
     """Names the branch in a tree of samples; part of the randomness."""
     prompt: int = 0
     """How many ids the sequence was begun with; of a fork none."""
+    parent: Sequence | None = None
+    inherited: int = 0
+    """How many ids of the parent's it was begun with."""
+    origins: list[Origin] = field(default_factory=list)
     forks: int = 0
     """Branches made from here so far."""
     seen: int = 0
@@ -42,6 +46,10 @@ class Sequence:
     born: int = field(default_factory=count().__next__)
     """The order in which sequences began: the latest gives way first."""
     closed: bool = False
+
+    @property
+    def begun(self) -> int:
+        return self.inherited or self.prompt
 
     @property
     def pending(self) -> Kind | None:
@@ -85,6 +93,8 @@ class Sequence:
             logits=self.logits,
             pending_phase=self.pending_phase,
             path=_branch(self.path, self.forks),
+            parent=self,
+            inherited=len(self.ids),
             seen=self.seen,
         )
 

@@ -28,6 +28,7 @@ from engine.protocol import (
     TreeNode,
 )
 from engine.protocol.receipt import Finish
+from engine.protocol.trace import Trace
 from engine.thinking import budget as budgets
 from engine.thinking.confidence import confidence
 from engine.thinking.context import Cancelled, Context
@@ -38,6 +39,7 @@ from engine.thinking.methods import METHODS, Method, method_of
 from engine.thinking.prompt import Renderer
 from engine.thinking.purse import Purse
 from engine.thinking.refusals import NoMemory, UsageError
+from engine.thinking.trace import trace
 
 __all__ = ["Steering", "UsageError", "answer"]
 
@@ -166,6 +168,7 @@ async def answer(
         summary=fitted.summary,
         decision=context.decision,
         tree=_tree(context),
+        trace=_trace(request, backend, context) if request.trace else None,
     )
 
 
@@ -202,6 +205,13 @@ def _spent(context: Context, fitted: Fitted) -> tuple[Spent, ...]:
         if one.node is not None
     ]
     return first, *others
+
+
+def _trace(request: AnswerRequest, backend: Backend, context: Context) -> Trace:
+    """How each token of each candidate came about."""
+    own = "" if context.branches else context.candidate
+    nodes = [(own, context.node), *((one.candidate, one.node) for one in context.branches)]
+    return trace(request, backend, ((name, node) for name, node in nodes if node is not None))
 
 
 def _method(request: AnswerRequest, backend: Backend) -> tuple[Method, Resolved | None]:

@@ -1,0 +1,1 @@
+"""Recomputing a recorded answer: see `job.replay`."""
