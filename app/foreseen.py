@@ -5,7 +5,7 @@ from __future__ import annotations
 from app import figures
 from engine.protocol.preview import Preview, PreviewRow, Spread
 
-HEADINGS = ("", "method", "think", "right", "tokens", "time", "energy", "compute")
+HEADINGS = ("", "method", "right", "95 %", "tokens", "time", "energy", "compute")
 """Of costs, what half of the answers take, and what nine of ten stay within."""
 CHOSEN, TOO_MUCH, DEAD = "▶", "✗", "▽"
 LEGEND = f"{CHOSEN} auto's choice  {TOO_MUCH} over the budget  {DEAD} worse than not to think"
@@ -21,27 +21,28 @@ def cells(row: PreviewRow) -> tuple[str, ...]:
     mark = CHOSEN if row.chosen else "" if row.fits else TOO_MUCH
     return (
         mark or (DEAD if row.dead else ""),
-        row.method,
-        str(row.think),
-        right(row),
+        row.method if row.think in ("off", "max") else f"{row.method} {row.think}",
+        *right(row),
         *(spread(cost) for cost in (row.tokens, row.seconds, row.joules, row.flops)),
     )
 
 
-def right(row: PreviewRow) -> str:
-    """How often it is expected to be right, with the interval: `81 % (66–92)`."""
+def right(row: PreviewRow) -> tuple[str, str]:
+    """How often it is expected to be right, and the interval: `81 %` and `66–92`."""
     if row.accuracy is None or row.accuracy_low is None or row.accuracy_high is None:
-        return figures.UNKNOWN
-    return f"{100 * row.accuracy:.0f} % ({100 * row.accuracy_low:.0f}–{100 * row.accuracy_high:.0f})"
+        return figures.UNKNOWN, ""
+    return f"{100 * row.accuracy:.0f} %", f"{100 * row.accuracy_low:.0f}–{100 * row.accuracy_high:.0f}"
 
 
 def spread(cost: Spread) -> str:
-    """Median and 90th percentile: `44 – 70`."""
+    """Median and 90th percentile: `44–70`, `0.3–2.7 J`."""
     if cost.p50 is None or cost.p90 is None:
         return figures.UNKNOWN
     if cost.unit == "tok":
-        return f"{figures.count(round(cost.p50))} – {figures.count(round(cost.p90))}"
-    return f"{figures.amount(cost.p50, cost.unit)} – {figures.amount(cost.p90, cost.unit)}"
+        return f"{figures.count(round(cost.p50))}–{figures.count(round(cost.p90))}"
+    low, high = (figures.amount(value, cost.unit) for value in (cost.p50, cost.p90))
+    number, _, unit = low.partition(" ")
+    return f"{number if unit and high.endswith(f' {unit}') else low}–{high}"
 
 
 def sources(found: Preview) -> str:
