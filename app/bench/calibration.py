@@ -63,7 +63,7 @@ def keep(record: CalibrationRecord | DeviceCurve, place: Path | None = None) -> 
     path = place or locations.calibrations_directory() / name
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(path, msgspec.json.encode(record) + b"\n", mode=0o600)
+        write_atomically(path, msgspec.json.encode(record) + b"\n", mode=0o644 if place else 0o600)
     except OSError as error:
         raise CommandError(f"cannot write {path}: {reason(error)}") from error
     return path

@@ -64,7 +64,7 @@ def measured(record: CalibrationRecord, question: str) -> tuple[list[Course], in
 def _course(outcomes: Outcomes, places: NDArray[np.intp]) -> Course:
     right = np.array(outcomes.right, dtype=np.float64)
     # half a question either way: none is certain
-    overall = (right.sum() + 0.5) / (len(right) + 1)
+    overall = float(right.sum() + 0.5) / (len(right) + 1)
     solved = float(right[places].sum())
     return Course(
         outcomes.method,
