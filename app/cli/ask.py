@@ -108,6 +108,7 @@ Examples:
 )
 @click.option("--offline", is_flag=True, default=None, help="Touch no network.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: the answer with its receipt.")
+@click.option("--trace", is_flag=True, help="With --json: how each token came about, for mull replay.")
 @click.option("--stats", is_flag=True, help="Print what the answer cost on stderr.")
 @click.option(
     "--preview",
@@ -120,6 +121,7 @@ def ask(
     prompt: str | None,
     system: str | None,
     as_json: bool,
+    trace: bool,
     stats: bool,
     preview: bool,
     save: bool,
@@ -165,6 +167,7 @@ def ask(
         confidence=settings.confidence,
         overflow=settings.overflow,
         summary=summary,
+        trace=trace or recorder is not None,
     )
     if preview:
         show_preview(asyncio.run(foresee(request, settings)), as_json)

@@ -19,6 +19,7 @@ COMMANDS = {
     "ask": ("app.cli.ask", "Ask one question; the answer goes to stdout."),
     "sessions": ("app.cli.sessions", "List, show, search and delete conversations."),
     "export": ("app.cli.export", "Write a conversation as Markdown or JSON, with its receipts."),
+    "replay": ("app.cli.replay", "Recompute a recorded answer, and say where it comes out otherwise."),
     "quantize": ("app.cli.quantize", "Write a quantized checkpoint, or report what quantizing costs."),
     "speed": ("app.cli.speed", "Measure how fast a model runs, and how near the hardware's limits."),
     "bench": ("app.cli.bench", "Measure accuracy against cost, on bundled tasks or your own."),

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from app.errors import CommandError
 from app.sessions.journal import SCHEMA, EventLine, Header, Journal, TurnLine, storable
 from app.sessions.session import Session
@@ -29,6 +31,7 @@ from engine.protocol import (
     Summary,
     Think,
 )
+from engine.protocol.trace import Trace
 
 
 def utc_now() -> datetime:
@@ -142,6 +145,7 @@ class Recorder:
             confidence=confidence,
             overflow=overflow,
             summary=self.summary(),
+            trace=True,
         )
 
     def answer_turn(self, request: AnswerRequest) -> Turn:
@@ -163,6 +167,8 @@ class Recorder:
         Raises CommandError where the disk refuses; the event is taken into the tree nevertheless.
         """
         session, opened = self._opened()
+        if isinstance(event, Finished) and event.answer.trace is not None:
+            event = _without_messages(event, event.answer.trace)
         line = EventLine(
             turn=turn.id, at=round(self._clock.monotonic() - self._began[turn.id], 4), event=event
         )
@@ -207,3 +213,8 @@ class Recorder:
     def _next_id(self) -> str:
         """Turns are numbered as they are written; a candidate's id stands under its answer's."""
         return f"t{self._turns + 1}"
+
+
+def _without_messages(event: Finished, trace: Trace) -> Finished:
+    """What is kept of an answer's trace: the conversation is there as turns."""
+    return replace(event, answer=replace(event.answer, trace=replace(trace, messages=())))

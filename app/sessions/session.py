@@ -46,20 +46,8 @@ class Session:
         return name_of(first)
 
     def messages(self, leaf: str | None) -> tuple[Message, ...]:
-        """The path to `leaf` as an engine takes it, without exchanges that came to nothing.
-
-        Chat templates want the roles to take turns, so a question whose answer has no text goes with it.
-        """
-        messages: list[Message] = []
-        for turn in self.tree.path(leaf):
-            if turn.role == "assistant" and not turn.content:
-                if messages and messages[-1].role == "user":
-                    messages.pop()
-            else:
-                messages.append(
-                    Message(role=turn.role, content=turn.content, thinking=turn.thinking, id=turn.id)
-                )
-        return tuple(messages)
+        """The path to `leaf` as an engine takes it; see `Tree.messages`."""
+        return self.tree.messages(leaf)
 
     def apply(self, line: journal.Line) -> None:
         """Take in a line. Raises ValueError where it contradicts the ones before it."""

@@ -8,7 +8,17 @@ from typing import Literal
 
 from msgspec import Struct
 
-from engine.protocol import Answer, AnswerRequest, ModelSpec, Overflow, Role, Sampling, Summary, Think
+from engine.protocol import (
+    Answer,
+    AnswerRequest,
+    Message,
+    ModelSpec,
+    Overflow,
+    Role,
+    Sampling,
+    Summary,
+    Think,
+)
 
 Status = Literal["complete", "stopped", "interrupted", "failed"]
 
@@ -97,6 +107,22 @@ class Tree:
             path.append(turn)
             leaf = turn.parent
         return tuple(reversed(path))
+
+    def messages(self, leaf: str | None) -> tuple[Message, ...]:
+        """The path to `leaf` as an engine takes it, without exchanges that came to nothing.
+
+        Chat templates want the roles to take turns, so a question whose answer has no text goes with it.
+        """
+        messages: list[Message] = []
+        for turn in self.path(leaf):
+            if turn.role == "assistant" and not turn.content:
+                if messages and messages[-1].role == "user":
+                    messages.pop()
+            else:
+                messages.append(
+                    Message(role=turn.role, content=turn.content, thinking=turn.thinking, id=turn.id)
+                )
+        return tuple(messages)
 
     def summary(self, leaf: str | None) -> Summary | None:
         """The last one on the path to this turn that stood for turns which the context had no room for."""
