@@ -14,13 +14,21 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from engine.backend import Account, Backend, Node
+from engine.backend import Account, Backend, Forwarded, Node
 from engine.meter.energy import Joules
 from engine.meter.receipt import Clock
 from engine.meter.spending import Spending, spent
+from engine.meter.tally import roofline_dtype
 from engine.protocol import Budgeted, BudgetUnit, Limit, Quantity, Receipt, derived, measured
 from engine.thinking.refusals import UsageError
-from profiles.costs import prefill_flops, span_flops
+from profiles.costs import (
+    decode_bytes,
+    decode_flops,
+    prefill_bytes,
+    prefill_flops,
+    roofline_seconds,
+    span_flops,
+)
 
 RECENT = 8
 """Gaps between tokens from which the time of the next step is told."""
@@ -45,7 +53,8 @@ class Share:
             return None
         # the path's length first: what is forwarded while the account is read must not look unspent
         pending, length = int(self.node.pending is not None), len(self.node.ids)
-        return max(0, math.floor(min(self._counted(length - pending) - pending, self.purse.steps_left())))
+        left = min(self._counted(length - pending) - pending, self.purse.steps_left())
+        return 0 if left < 1 else int(min(left, self.purse.longest))
 
     def _counted(self, cached: int) -> float:
         if not self.purse.counted:
@@ -66,6 +75,7 @@ class Purse:
         self._raised: set[BudgetUnit] = set()
         self._before = spent(backend, Account())
         self._shares: list[Share] = []
+        self._step_s: float | None = None
         self._joules = (
             Joules(backend.profile, backend.info, backend.energy, clock.began_ns)
             if "J" in self._limits
@@ -75,6 +85,11 @@ class Purse:
     @property
     def limited(self) -> bool:
         return bool(self._limits)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that no path can have more of."""
+        return self._backend.info.context
 
     @property
     def counted(self) -> bool:
@@ -117,7 +132,7 @@ class Purse:
         """How many decode steps on top of `cached` tokens so many FLOPs pay for; looked for up to `most`."""
         if math.isinf(flops):
             return most
-        low, high = 0, int(min(most, self._backend.info.context))
+        low, high = 0, int(min(most, self.longest))
         while low < high:
             middle = (low + high + 1) // 2
             fits = span_flops(self._backend.shape, middle, cached) <= flops
@@ -244,13 +259,34 @@ class Purse:
         return tokens, flops
 
     def step_seconds(self) -> float | None:
-        """The mean gap between the newest tokens of those that run."""
+        """The mean gap between the newest tokens of those that run, else of those that ran last.
+
+        Before any it follows from what the prompt took, by the rooflines of both.
+        """
         gaps = []
         for share in self._shares:
             recent = share.node.account.sampled_ns[-RECENT - 1 :]
             if not share.closed and len(recent) > 1:
                 gaps.append((recent[-1] - recent[0]) / 1e9 / (len(recent) - 1))
-        return sum(gaps) / len(gaps) if gaps else None
+        if gaps:
+            self._step_s = sum(gaps) / len(gaps)
+        elif self._step_s is None and self._shares and (read := self._shares[0].node.account.forwarded):
+            self._step_s = self._expected_step(read[-1])
+        return self._step_s
+
+    def _expected_step(self, read: Forwarded) -> float:
+        shape, profile, dtype = self._backend.shape, self._backend.profile, roofline_dtype(self._backend)
+        context = read.context + read.tokens
+        prompt = roofline_seconds(
+            prefill_flops(shape, read.tokens, read.context).total,
+            prefill_bytes(shape, read.tokens, read.context).total,
+            profile,
+            dtype,
+        )
+        one = roofline_seconds(
+            decode_flops(shape, context).total, decode_bytes(shape, context).total, profile, dtype
+        )
+        return read.seconds * (one / prompt if one and prompt else 1.0)
 
 
 def _amount(value: float, unit: BudgetUnit) -> str:
