@@ -102,12 +102,14 @@ class Watch:
     """What the model's distribution said at one sampled token, before temperature and filters.
 
     `top` are the log-probabilities of its 20 likeliest ids, descending; `entropy` is in nats; `certainty` is
-    the mean over the vocabulary of -log(V p) (self-certainty, arXiv:2502.18581).
+    the mean over the vocabulary of -log(V p) (self-certainty, arXiv:2502.18581); `chosen` is the
+    log-probability of the token itself.
     """
 
     top: tuple[float, ...]
     entropy: float
     certainty: float
+    chosen: float = 0.0
 
     @property
     def confidence(self) -> float:

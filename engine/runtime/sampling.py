@@ -78,7 +78,7 @@ class Sampling:
             sequence.release(sound=False)
             raise
         if self._watcher is not None:
-            self._watcher.see(torch.as_tensor(logits))
+            self._watcher.see(torch.as_tensor(logits), token)
         sequence.account.sampling_s[self.phase] += time.perf_counter() - began
         lease.used += 1
         sequence.account.sampled_ns.append(time.monotonic_ns())

@@ -18,17 +18,17 @@ class Watcher:
         self._rows: list[torch.Tensor] = []
 
     @torch.inference_mode()
-    def see(self, logits: torch.Tensor) -> None:
-        """Take one token's logits, [vocabulary]."""
+    def see(self, logits: torch.Tensor, token: int) -> None:
+        """Take the logits, [vocabulary], from which a token was chosen."""
         logs = torch.log_softmax(logits.double(), -1)
         top = logs.topk(min(TOP, len(logs))).values
         entropy = -(logs.exp() * logs).nan_to_num(nan=0.0).sum()
         certainty = -logs.clamp(min=-1e4).mean() - math.log(len(logs))
-        self._rows.append(torch.cat([top, torch.stack([entropy, certainty])]))
+        self._rows.append(torch.cat([top, torch.stack([entropy, certainty, logs[token]])]))
 
     def seen(self) -> tuple[Watch, ...]:
         """One entry per token."""
         if not self._rows:
             return ()
         rows = torch.stack(self._rows).cpu().tolist()
-        return tuple(Watch(tuple(row[:-2]), row[-2], row[-1]) for row in rows)
+        return tuple(Watch(tuple(row[:-3]), *row[-3:]) for row in rows)

@@ -437,13 +437,14 @@ async def test_what_is_asked_of_an_engine_that_has_ended_is_refused_at_once(smal
 # Watches.
 
 
-def expected_watch(logits: np.ndarray) -> Watch:
+def expected_watch(logits: np.ndarray, token: int) -> Watch:
     """By the definitions, in float64."""
     logits = logits.astype(np.float64)
     logs = logits - logits.max()
     logs -= np.log(np.exp(logs).sum())
     top = -np.sort(-logs)[:20]
-    return Watch(tuple(top), float(-(np.exp(logs) * logs).sum()), float(-(logs + np.log(len(logs))).mean()))
+    entropy, certainty = float(-(np.exp(logs) * logs).sum()), float(-(logs + np.log(len(logs))).mean())
+    return Watch(tuple(top), entropy, certainty, float(logs[token]))
 
 
 @pytest.mark.parametrize("sampler", [GREEDY, WARM], ids=["greedy", "sampled"])
@@ -459,11 +460,12 @@ async def test_a_watch_says_what_the_model_thought_of_each_token(
     assert (await beside).watched == ()
     assert len(extension.watched) == 12
     rows = predicted("qwen3", [*ids, *extension.ids])[len(ids) - 1 :]
-    for seen, logits in zip(extension.watched, rows, strict=False):
-        expected = expected_watch(logits)
+    for seen, logits, token in zip(extension.watched, rows, extension.ids, strict=False):
+        expected = expected_watch(logits, token)
         assert seen.top == pytest.approx(expected.top, abs=2e-4)
         assert seen.entropy == pytest.approx(expected.entropy, abs=2e-4)
         assert seen.certainty == pytest.approx(expected.certainty, abs=2e-4)
+        assert seen.chosen == pytest.approx(expected.chosen, abs=2e-4)
         assert seen.confidence == pytest.approx(-np.mean(expected.top), abs=2e-4)
 
 
