@@ -21,10 +21,15 @@ def cells(row: PreviewRow) -> tuple[str, ...]:
     mark = CHOSEN if row.chosen else "" if row.fits else TOO_MUCH
     return (
         mark or (DEAD if row.dead else ""),
-        row.method if row.think in ("off", "max") else f"{row.method} {row.think}",
+        named(row),
         *right(row),
         *(spread(cost) for cost in (row.tokens, row.seconds, row.joules, row.flops)),
     )
+
+
+def named(row: PreviewRow) -> str:
+    """A way to answer in a word or two: `cot 64`."""
+    return row.method if row.think in ("off", "max") else f"{row.method} {row.think}"
 
 
 def right(row: PreviewRow) -> tuple[str, str]:

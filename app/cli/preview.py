@@ -8,7 +8,7 @@ from app import config, figures
 from app.cli.engine import failure, open_engine
 from app.cli.output import StatusLine, show, show_json, show_table, warn
 from app.errors import CommandError
-from app.foreseen import HEADINGS, cells, sources
+from app.foreseen import HEADINGS, LEGEND, cells, named, sources
 from engine.protocol import AnswerRequest, Failed, Loading, Queued
 from engine.protocol.preview import Preview, Previewed, PreviewRequest
 
@@ -47,7 +47,8 @@ def show_preview(found: Preview, as_json: bool) -> None:
     show("")
     show_table(HEADINGS, [cells(row) for row in found.rows])
     show("")
-    show(f"auto would take {found.chosen.method}: {found.reason}")
+    show(f"auto would take {named(found.chosen)}, {found.reason}")
+    show(LEGEND)
     show(sources(found))
     for note in found.notes:
         warn(note)

@@ -16,7 +16,7 @@ from engine.protocol.receipt import Planned
 from engine.thinking.formats import UnresolvedMarkers, resolve
 from engine.thinking.methods import METHODS
 from engine.thinking.planner.machine import machine
-from engine.thinking.planner.plan import foreseen
+from engine.thinking.planner.plan import foreseen, named
 from engine.thinking.planner.store import known
 from engine.thinking.prompt import Renderer
 from engine.thinking.refusals import UsageError
@@ -50,7 +50,7 @@ async def settled(
         tokens_p90=row.tokens.p90,
     )
     if not request.bulk:
-        tell(Notice(code="auto", text=f"auto: {_named(planned)}, {planned.reason}"))
+        tell(Notice(code="auto", text=f"auto: {named(row.method, row.think)}, {found.reason}"))
     return structs.replace(request, method=row.method, think=row.think), planned
 
 
@@ -94,8 +94,3 @@ async def _prompt_tokens(request: PreviewRequest, backend: Backend) -> int:
         return backend.info.context
     prompt = await renderer.prompt(request.messages, think=style is not None)
     return min(len(prompt.ids), backend.info.context)
-
-
-def _named(planned: Planned) -> str:
-    think = planned.think
-    return planned.method + ("" if think in ("off", "max") else f" within {think:,} tokens of thought")

@@ -31,9 +31,7 @@ class Option:
 
     @property
     def label(self) -> str:
-        think = self.course.think
-        within = "" if think in ("off", "max") else f" within {think:,} tokens"
-        return f"{self.course.method}{within}"
+        return named(self.course.method, self.course.think)
 
     def fits(self, limits: Sequence[Limit]) -> bool:
         """Whether nine of ten stay within each limit; a cost that is unknown speaks against nothing."""
@@ -106,8 +104,8 @@ def choose(options: Sequence[Option], limits: Sequence[Limit]) -> tuple[Option, 
 
     best = max(alive, key=lambda option: _mean(option) - COST_WEIGHT * share(option))
     others = sorted((option for option in alive if option is not best), key=_mean, reverse=True)
-    beside = f", {others[0].label} in {_mean(others[0]):.0%}" if others else ""
-    return best, f"right in {_mean(best):.0%} of like questions{beside}"
+    beside = f"; {others[0].label} in {100 * _mean(others[0]):.0f} %" if others else ""
+    return best, f"expected to be right in {100 * _mean(best):.0f} %{beside}"
 
 
 def dead_zone(options: Sequence[Option]) -> list[Option]:
@@ -173,6 +171,11 @@ def _row(option: Option, limits: Sequence[Limit], dead: bool, chosen: bool) -> P
 def _mean(option: Option) -> float:
     believed: Beta | None = option.course.accuracy
     return believed.mean if believed is not None else 0.0
+
+
+def named(method: str, think: Think) -> str:
+    """A way to answer in a word or two: `cot 64`."""
+    return method if think in ("off", "max") else f"{method} {think}"
 
 
 def _thought(think: Think) -> float:
