@@ -82,6 +82,8 @@ class Lease:
     """End after the token under way, keeping what there is ("answer now")."""
     cancelled: bool = False
     """Stop everything."""
+    until_ns: int | None = None
+    """Monotonic time from which no further token is begun, but the first of an extension."""
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,15 @@ class Sampling:
                 self.reason = "cancelled"
             elif self.lease.ended:
                 self.reason = "ended"
-            elif self.lease.used >= self.lease.limit:
+            elif self.lease.used >= self.lease.limit or self._is_late():
                 self.reason = "limit"
             elif len(sequence.ids) >= context:
                 self.reason = "context"
         return self.reason is None
+
+    def _is_late(self) -> bool:
+        until_ns = self.lease.until_ns
+        return until_ns is not None and bool(self._sampled) and time.monotonic_ns() >= until_ns
 
     def take(self, sequence: sequences.Sequence, logits: torch.Tensor | np.ndarray) -> int | None:
         """Choose the next token and append it; None where that ended the extension. Raises NotFinite."""

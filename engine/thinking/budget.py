@@ -59,16 +59,19 @@ class ThinkingBudget:
         self.limit = max(0, min(self.limit + tokens, self.room))
         self._fit_lease()
 
-    def hold(self, left: int | None, reserve: int) -> None:
-        """Keep to what the purse leaves, in tokens: the answer's reserve, at most half of all, is not for
-        thoughts.
+    def hold(self, left: int | None, reserve: int) -> int:
+        """Keep to what the purse leaves, in tokens; returns those of them that are not for thoughts: the
+        answer's reserve, at most half of all.
         """
+        kept = 0
         if left is None:
             self.ceiling = None
         else:
             used = self.lease.used + self.forced
-            self.ceiling = used + left - min(reserve, (used + left) // 2)
+            kept = min(reserve, (used + left) // 2)
+            self.ceiling = used + left - kept
         self._fit_lease()
+        return kept
 
     def charge(self, tokens: int) -> None:
         """Tokens were forced."""

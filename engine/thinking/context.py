@@ -126,11 +126,13 @@ class Context:
     def refit(self) -> None:
         """Hold thoughts and answer to what the purse leaves by now; an answer has at least one token."""
         left = self.share.left() if self.share is not None else None
-        self.budget.hold(left, self._reserve)
+        kept = self.budget.hold(left, self._reserve)
         most = self.answer_most
         if left is not None:
             most = min(most, self.answer_lease.used + max(left, 0 if self.answer else 1))
         self.answer_lease.limit = most
+        self.budget.lease.until_ns = self.purse.until(steps=kept + 2)  # two for what ends the thought
+        self.answer_lease.until_ns = self.purse.until(steps=1)
 
     def tell(self, node: TreeNode) -> None:
         """A step of a search, as it stands now."""

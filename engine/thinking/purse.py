@@ -192,16 +192,26 @@ class Purse:
 
     def steps_left(self) -> float:
         """Steps, of all that run beside each other, for which seconds and joules are left."""
+        seconds, step_s = self._seconds_left(), self.step_seconds()
+        if seconds <= 0:
+            return 0.0
+        return seconds / step_s if step_s else math.inf
+
+    def until(self, steps: int) -> int | None:
+        """The time, monotonic, when so many steps are left; None for no limit."""
+        if not self.clocked:
+            return None
+        left = self._seconds_left() - steps * (self.step_seconds() or 0.0)
+        return time.monotonic_ns() + round(left * 1e9)
+
+    def _seconds_left(self) -> float:
         if not self.clocked:
             return math.inf
         seconds = self._limit("s") - self._seconds() - CLOSING_S
         if self._joules is not None:
             drawn = self._joules.drawn().value or 0.0
             seconds = min(seconds, (self._limit("J") - drawn) / self._joules.watts)
-        if seconds <= 0:
-            return 0.0
-        step_s = self.step_seconds()
-        return seconds / step_s if step_s else math.inf
+        return seconds
 
     def now(self) -> tuple[Budgeted, ...]:
         """What is spent of each limit by now."""
