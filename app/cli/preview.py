@@ -8,7 +8,7 @@ from app import config, figures
 from app.cli.engine import failure, open_engine
 from app.cli.output import StatusLine, show, show_json, show_table, warn
 from app.errors import CommandError
-from app.foreseen import HEADINGS, LEGEND, cells, named, sources
+from app.foreseen import HEADINGS, LEGEND, SHARES, cells, named, sources
 from engine.protocol import AnswerRequest, Failed, Loading, Queued
 from engine.protocol.preview import Preview, Previewed, PreviewRequest
 
@@ -49,6 +49,7 @@ def show_preview(found: Preview, as_json: bool) -> None:
     show("")
     show(f"auto would take {named(found.chosen)}, {found.reason}")
     show(LEGEND)
+    show(SHARES)
     show(sources(found))
     for note in found.notes:
         warn(note)

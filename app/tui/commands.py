@@ -65,6 +65,10 @@ COMMANDS: tuple[Command, ...] = (
         "think-less", "Think less", "lower the budget; while an answer thinks, its own",
         ("f3", "ctrl+down", "alt+minus"),
     ),
+    Command(
+        "preview", "Preview", "what each method would cost for what is written, to choose one",
+        ("f5",), slash="preview", argument="QUESTION",
+    ),
     Command("answer-now", "Answer now", "end the thinking and answer", ("ctrl+t",)),
     Command("thoughts", "Show thoughts", "thoughts: hidden, one line, full", ("ctrl+o",)),
     # Answers

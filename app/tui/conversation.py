@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from app.config import Settings
 from app.errors import CommandError
@@ -20,11 +21,13 @@ from engine.protocol import (
     Event,
     Failed,
     Finished,
+    Message,
     ModelSpec,
     Notice,
     Overflow,
     Think,
 )
+from engine.protocol.preview import PreviewEvent, PreviewRequest
 
 if TYPE_CHECKING:
     from app.sessions.recorder import Recorder
@@ -91,8 +94,8 @@ class Conversation:
         """Record what the person says. Raises CommandError where it cannot be kept."""
         return self.recorder.user_turn(text)
 
-    def ask(self, think: Think) -> Asked:
-        """Record that the last turn is to be answered.
+    def ask(self, think: Think, method: str | None = None) -> Asked:
+        """Record that the last turn is to be answered, with this method or the one that is set.
 
         Raises CommandError where it is no question of the person, or cannot be kept.
         """
@@ -102,7 +105,7 @@ class Conversation:
         settings = self._settings
         request = self.recorder.request(
             self.spec,
-            method=settings.method,
+            method=method or settings.method,
             think=think,
             sampling=settings.sampling(),
             max_tokens=settings.max_tokens,
@@ -137,6 +140,18 @@ class Conversation:
         """Get the model into memory; ends with Loaded or Failed, whatever happens."""
         try:
             async for event in self._engine.load(self.spec):
+                yield event
+        except Exception as error:
+            yield _broken(error)
+
+    async def preview(self, question: str) -> AsyncGenerator[PreviewEvent, None]:
+        """What an answer to this would cost here; nothing is recorded. Ends with Previewed or Failed."""
+        before = self._recorder.messages() if self._recorder is not None else ()
+        request = PreviewRequest(
+            id=f"preview-{uuid4().hex}", spec=self.spec, messages=(*before, Message("user", question))
+        )
+        try:
+            async for event in self._engine.preview(request):
                 yield event
         except Exception as error:
             yield _broken(error)

@@ -47,6 +47,8 @@ async def _run(screen: ChatScreen, command: Command, argument: str) -> None:
                 now = full_context.effect(screen.conversation.overflow)
                 raise CommandError(f"/overflow takes {' or '.join(dict(full_context.CHOICES))}", now)
             screen.set_overflow(chosen)
+        case "preview" if argument:
+            screen.preview(argument)
         case "export":
             form, _, file = argument.partition(" ")
             name = file.removesuffix(" --force")

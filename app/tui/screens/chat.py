@@ -202,6 +202,24 @@ class ChatScreen(ChatAnswers):
     def action_cycle_think(self) -> None:
         self.set_think(self.effort.cycled().think)
 
+    def action_preview(self) -> None:
+        text = self.prompt.text.strip()
+        if text and not text.startswith("/"):
+            self.preview(text)
+        else:
+            self.notify("Write a question first: the preview is of that.")
+
+    @work(group="preview", exclusive=True)
+    async def preview(self, question: str) -> None:
+        """Show what each method would cost for this; answer with the one that is chosen."""
+        from app.tui.screens.preview import PreviewScreen
+
+        events = self.conversation.preview(question)
+        way = await self.app.push_screen_wait(PreviewScreen(question, events))
+        if way is not None:
+            self.prompt.clear()
+            await self.send(question, way)
+
     async def action_answer_now(self) -> None:
         if self.live is not None and self.live.thinking:
             await self.conversation.control(self.live.asked, AnswerNow())

@@ -23,6 +23,7 @@ from app.tui.widgets.answer_turn import AnswerTurn
 from app.tui.widgets.failure import Failure
 from app.tui.widgets.user_turn import UserTurn
 from engine.protocol import Cancel, Event, Failed, Loaded, Loading, Metered, Overflow, Started
+from engine.protocol.preview import PreviewRow
 
 FRAMES_PER_SECOND = 13
 """How often arriving text is drawn: fast enough to read along, and the processor is left to the engine."""
@@ -104,8 +105,8 @@ class ChatAnswers(ChatLayout):
         self.activity = "" if live is None else "stopping" if live.stopping else live.view.state
         self.show_state()
 
-    async def send(self, text: str) -> None:
-        """Ask this; while an answer runs it stays in the prompt."""
+    async def send(self, text: str, way: PreviewRow | None = None) -> None:
+        """Ask this, as a preview had it or as is set; while an answer runs it stays in the prompt."""
         if self.live is not None:
             self.notify("An answer is running: esc stops it. Your text stays here.")
             self.prompt.take_back(text)
@@ -121,7 +122,7 @@ class ChatAnswers(ChatLayout):
             await widget.remove()
         self.prompt.offering = False
         await self.transcript.add(UserTurn(question.id, question.content))
-        await self.begin_answer()
+        await self.begin_answer(way)
 
     async def retry(self, turn: Turn) -> None:
         """Answer the question of this turn again, beside the answers there are."""
@@ -156,14 +157,14 @@ class ChatAnswers(ChatLayout):
             self.set_overflow(way)
             await self.retry(failed)
 
-    async def begin_answer(self) -> None:
+    async def begin_answer(self, way: PreviewRow | None = None) -> None:
         """Have the turn where the conversation is answered, below what is shown of it."""
         if len(self.transcript.turns) > SHOWN_TURNS:
             self.shown_turns = SHOWN_TURNS
             await self.show_path()
         think = "off" if self.model is not None and self.model.thinking_format is None else self.effort.think
         try:
-            asked = self.conversation.ask(think)
+            asked = self.conversation.ask(way.think, way.method) if way else self.conversation.ask(think)
         except CommandError as error:
             self.report(error)
             return

@@ -35,6 +35,7 @@ from engine.protocol import (
     ModelSpec,
     Started,
 )
+from engine.protocol.preview import PreviewEvent, PreviewRequest
 from engine.protocol.receipt import Step
 
 MODEL = ModelInfo(
@@ -113,6 +114,8 @@ class ScriptedEngine:
         self.loads = list(loads)
         self.answers = list(answers)
         self.requests: list[AnswerRequest] = []
+        self.previews: list[PreviewRequest] = []
+        self.preview_script: list[PreviewEvent] = []
         self.controls: list[Control] = []
         self.closed = False
         self.contacted = False
@@ -149,6 +152,11 @@ class ScriptedEngine:
                 return
         if self._cancelled:
             yield Finished(answer=self._end(said["answer"], said["thinking"], "cancelled"))
+
+    async def preview(self, request: PreviewRequest) -> AsyncGenerator[PreviewEvent, None]:
+        self.previews.append(request)
+        for event in self.preview_script:
+            yield event
 
     async def _play(self, script: Script) -> AsyncGenerator[Event, None]:
         self._playing += 1
