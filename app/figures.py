@@ -143,9 +143,13 @@ def sureness(answer: Answer) -> str:
 
 
 def decided(answer: Answer) -> str:
-    """How the answer was chosen among several: `vote:8: 4 of 5 (majority, clear after 5 of 8)`."""
+    """How the answer was chosen among several, `vote:8: 4 of 5 (majority, clear after 5 of 8)`, or how it was
+    found to be settled, `exit: settled after 41 tokens of thought`.
+    """
     if answer.decision is None:
         return ""
+    if len(answer.candidates) == 1:
+        return f"{answer.method}: {answer.decision.rule}"
     first = answer.decision.votes[0]
     return f"{answer.method}: {len(first.candidates)} of {len(answer.candidates)} ({answer.decision.rule})"
 

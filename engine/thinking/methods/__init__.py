@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from engine.thinking.context import Context
-from engine.thinking.methods import best, cot, direct, refine, vote
+from engine.thinking.methods import best, cot, direct, exit, refine, vote
 from engine.thinking.refusals import UsageError
 
 MOST = 64
@@ -43,6 +43,7 @@ METHODS = {
     for method in (
         Method("direct", thinks=False, run=direct.run),
         Method("cot", thinks=True, run=cot.run),
+        Method("exit", thinks=True, run=exit.run),
         Method("refine", thinks=True, run=refine.run, number=4),
         Method("vote", thinks=True, run=vote.run, number=8, samples=True),
         Method("best", thinks=True, run=best.run, number=8, samples=True),
