@@ -44,7 +44,7 @@ def parse_limit(text: str) -> Limit:
         raise ValueError(f"{text[:40]!r} is no budget: say {EXAMPLES}")
     number, word = float(match[1]), match[2]
     if not word:
-        raise ValueError(f"{text[:40]!r} has no unit: say {EXAMPLES}")
+        raise ValueError(f"{text[:40]!r} is a budget without a unit: say {EXAMPLES}")
     for name, (unit, prefixes) in _WORDS.items():
         prefix = word.removesuffix(name)
         if word.endswith(name) and prefix in prefixes:

@@ -32,6 +32,8 @@ class ThinkingBudget:
     least: int = 0
     """Tokens, forced ones included, below which the model is not let end its thoughts."""
     forced: int = 0
+    dropped: int = 0
+    """Of those sampled, ends that came too early."""
     ceiling: int | None = None
     """What the purse leaves of the limit; None where it does not bind."""
 
@@ -45,6 +47,11 @@ class ThinkingBudget:
         return self.limit > 0
 
     @property
+    def bound(self) -> int:
+        """The limit, or what the purse leaves of it."""
+        return self.limit if self.ceiling is None else min(self.limit, self.ceiling)
+
+    @property
     def exhausted(self) -> bool:
         """Nothing may be thought any more."""
         return self.lease.ended or self.lease.used >= self.lease.limit
@@ -52,7 +59,7 @@ class ThinkingBudget:
     @property
     def too_short(self) -> bool:
         """The model has not thought as much as it was told to, and may go on."""
-        return self.lease.used + self.forced < self.least and not self.exhausted
+        return self.lease.used + self.forced - self.dropped < self.least and not self.exhausted
 
     def more(self, tokens: int) -> None:
         """Raise or lower the limit while it runs; below what was used it ends the thinking at once."""
@@ -89,8 +96,7 @@ class ThinkingBudget:
         return self.thinks and not self.exhausted
 
     def _fit_lease(self) -> None:
-        limit = self.limit if self.ceiling is None else min(self.limit, self.ceiling)
-        self.lease.limit = max(0, limit - self.forced - self.phrase)
+        self.lease.limit = max(0, self.bound - self.forced - self.phrase)
 
 
 def reserve(room: int) -> int:
@@ -107,10 +113,10 @@ def plan(
     all answers fit into, where that is known. A budget that cannot hold these and one token of thought means
     thinking off, and says so.
     """
-    available = room - reserve(room)
-    if purse is not None:
-        available = min(available, purse - min(answer or RESERVE_TOKENS, purse // 2))
-    wanted = 0 if think == "off" else available if think == "max" else int(think)
+    most = room - reserve(room)
+    ceiling = None if purse is None else purse - min(answer or RESERVE_TOKENS, purse // 2)
+    available = most if ceiling is None else min(most, ceiling)
+    wanted = 0 if think == "off" else most if think == "max" else int(think)
     limit = min(wanted, available)
     around = opening + phrase
     whose, left = ("the context", room) if purse is None or room < purse else ("the budget", purse)
@@ -118,10 +124,11 @@ def plan(
     if wanted > 0 and limit < around + 1:
         note = (
             f"thinking is off: {wanted} tokens cannot hold a thought and the {around} tokens around it"
-            if wanted <= available
+            if think != "max" and wanted <= available
             else f"thinking is off: {whose} leaves {left} tokens after the prompt, too few to think in"
         )
-        limit = 0
-    elif think != "max" and limit < wanted:
+        return ThinkingBudget(0, most, phrase, Lease(0), note)
+    if think != "max" and limit < wanted:
         note = f"thinking is limited to the {limit} tokens that {whose} leaves"
-    return ThinkingBudget(limit, available, phrase, Lease(max(0, limit - phrase)), note)
+    lease = Lease(max(0, limit - phrase))
+    return ThinkingBudget(min(wanted, most), most, phrase, lease, note, ceiling=ceiling)

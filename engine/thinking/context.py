@@ -215,6 +215,7 @@ class Context:
                 await self._restore(node, extension.stop_id)
                 continue
             if extension.stop_id not in halts:
+                self.budget.dropped += len(hasty)
                 if self.budget.too_short and await self._add(node, style.format.wait):
                     continue
                 break

@@ -107,7 +107,7 @@ async def answer(
         method=method.label,
         prompt_tokens=len(context.prompt),
         context=backend.info.context,
-        thinking_limit=context.budget.limit,
+        thinking_limit=_limit(context),
         thinking_room=context.budget.room if context.budget.thinks else 0,
         turns_left_out=fitted.turns_left_out,
         summary=fitted.summary,
@@ -342,7 +342,7 @@ def _least(request: AnswerRequest, budget: budgets.ThinkingBudget) -> int:
             "lower one, or raise the other",
         )
     total = next((limit.amount for limit in request.budget if limit.unit == "tok"), None)
-    if least and total is not None and budget.limit < least:
+    if least and total is not None and budget.bound < least:
         raise UsageError(
             f"at least {least} tokens of thinking do not fit into a budget of {total:,.0f} tokens",
             "lower one, or raise the other",
@@ -363,8 +363,13 @@ async def _watch_clock(context: Context) -> None:
             one.refit()
 
 
+def _limit(context: Context) -> int:
+    """Tokens that each candidate may think; by the clock it cannot be told."""
+    return context.budget.bound if context.purse.counted else context.budget.limit
+
+
 def _metered(context: Context, final_tok_s: float | None = None) -> Metered:
-    sample = context.tally.metered(context.budget.limit, final_tok_s)
+    sample = context.tally.metered(_limit(context), final_tok_s)
     return structs.replace(sample, budget=context.purse.now())
 
 
