@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from engine.backend import Backend
 from engine.load.errors import ModelError
-from engine.protocol import Message
+from engine.protocol import Answer, Message, Phase
 from engine.protocol.replay import Difference, ReplayRequest
 from engine.protocol.trace import Passage, Trace, unpacked
 from engine.replay.paths import Path
@@ -35,8 +35,8 @@ async def checked(
     renderer = Renderer(backend.tokenizer, style, backend.info.context)
     different = await aside(lambda: _prompt(request, paths[0].ids[: paths[0].prompt], renderer))
     found += [Difference("prompt", different)] if different else []
-    found += [Difference("text", text) for text in _texts(request, paths, backend, style)]
-    found += [Difference("receipt", text) for text in _counts(request, paths)]
+    found += [Difference("text", text) for text in _texts(request.answer, paths, backend, style)]
+    found += [Difference("receipt", text) for text in _counts(request.answer, paths)]
     return found
 
 
@@ -77,43 +77,44 @@ def _apart(ids: Sequence[int], recorded: Sequence[int], renderer: Renderer) -> s
     )
 
 
-def _texts(
-    request: ReplayRequest, paths: Sequence[Path], backend: Backend, style: Resolved | None
-) -> Iterator[str]:
-    """Where the kept answer's text is not that of its ids. White space at passages' ends is the format's."""
+def _texts(answer: Answer, paths: Sequence[Path], backend: Backend, style: Resolved | None) -> Iterator[str]:
+    """Where a text is not that of its ids. White space at passages' ends is the format's."""
     markers = {style.start, style.end} if style is not None else set()
-    answer = request.answer
-    for phase, text in (("thinking", answer.thinking), ("answer", answer.answer)):
-        ids = [
-            token
-            for passage in _kept(request, paths)
-            for token in unpacked(passage.ids)
-            if passage.phase == phase and token not in markers
-        ]
-        if "".join(backend.tokenizer.decode(ids).split()) != "".join(text.split()):
-            yield f"the text of the {phase} is not that of the recorded tokens"
+
+    def differs(text: str, candidate: str, phase: Phase) -> bool:
+        passages = _passages(candidate, paths)
+        ids = [token for one in passages if one.phase == phase for token in unpacked(one.ids)]
+        said = backend.tokenizer.decode([token for token in ids if token not in markers])
+        return "".join(said.split()) != "".join(text.split())
+
+    for one in answer.candidates:
+        if differs(one.answer, one.id, "answer"):
+            yield f"the answer of candidate {one.id} is not that of the recorded tokens"
+        if one.kept and differs(answer.answer, one.id, "answer"):
+            yield "the answer is not that of the recorded tokens"
+        if one.kept and differs(answer.thinking, one.id, "thinking"):
+            yield "the thought is not that of the recorded tokens"
 
 
-def _chain(request: ReplayRequest, paths: Sequence[Path]) -> list[int]:
-    """The numbers of the paths that the kept answer is made of, the last first."""
-    kept = {candidate.id for candidate in request.answer.candidates if candidate.kept}
-    last = [number for number, path in enumerate(paths) if path.candidate in kept]
+def _chain(candidate: str, paths: Sequence[Path]) -> list[int]:
+    """The numbers of the paths that a candidate is made of, the last first."""
+    at = max((number for number, path in enumerate(paths) if path.candidate == candidate), default=None)
     chain: list[int] = []
-    at = last[-1] if last else None
     while at is not None:
         chain.append(at)
         at = paths[at].parent
     return chain
 
 
-def _kept(request: ReplayRequest, paths: Sequence[Path]) -> list[Passage]:
-    return [passage for at in reversed(_chain(request, paths)) for passage, _ in paths[at].passages]
+def _passages(candidate: str, paths: Sequence[Path]) -> list[Passage]:
+    return [passage for at in reversed(_chain(candidate, paths)) for passage, _ in paths[at].passages]
 
 
-def _counts(request: ReplayRequest, paths: Sequence[Path]) -> Iterator[str]:
+def _counts(answer: Answer, paths: Sequence[Path]) -> Iterator[str]:
     """Where the receipt does not say what the trace does."""
-    receipt, chain = request.answer.receipt, _chain(request, paths)
-    tokens, kept = receipt.tokens, _kept(request, paths)
+    receipt, tokens = answer.receipt, answer.receipt.tokens
+    name = next((one.id for one in answer.candidates if one.kept), "")
+    chain, kept = _chain(name, paths), _passages(name, paths)
     # a step of a search and the one after it may both have forwarded the token between them
     shared = max(0, len(chain) - 2)
     traced = {

@@ -19,6 +19,9 @@ from engine.runtime.sampler import choose, gumbel
 AT_ONCE = 64
 """Ids of a path in one forward: each takes a row of logits."""
 
+_FAR = 1e6
+"""Logits by which what is banned lies behind all others."""
+
 Told = Callable[[int], None]
 
 
@@ -85,39 +88,52 @@ def margin(logits: NDArray[np.float32], choice: Choice) -> float:
     """By how much two logits would have to differ from these for the choice to come out as it did.
 
     Each id that beats the chosen one must fall behind it or out of the filters, and the chosen one into them;
-    what takes most counts. Leaving the nucleus takes a shift of the log-odds of the mass before the id.
+    what takes most counts.
     """
     if choice.id in choice.banned:
         return float("inf")
     values = logits.astype(np.float64)
     if choice.raised:
         values[choice.raised[0]] += choice.raised[1]
-    values[list(choice.banned)] = -np.inf
+    values[list(choice.banned)] = values.min() - _FAR
     sampler, at = choice.sampler, choice.id
     if sampler.temperature <= 0:
         return float(values.max() - values[at])
-    ids = np.arange(len(values))
-    noise = gumbel(ids, choice.position, choice.path, sampler.seed)
+    noise = gumbel(np.arange(len(values)), choice.position, choice.path, sampler.seed)
     perturbed = values + sampler.temperature * noise
     behind = np.maximum(perturbed - perturbed[at], 0.0)
-    inside = _inside(values, sampler)
-    to_leave = np.maximum(inside, 0.0)
-    return float(max(np.minimum(behind, to_leave).max(), max(-inside[at], 0.0)))
+    depth = _depth(values, sampler)
+    return float(max(np.minimum(behind, np.maximum(depth, 0.0)).max(), -depth[at]))
 
 
-def _inside(values: NDArray[np.float64], sampler: Sampler) -> NDArray[np.float64]:
-    """How far in logits each id is inside the filters; outside of them it is negative."""
-    depth = np.full(len(values), np.inf)
+def _depth(values: NDArray[np.float64], sampler: Sampler) -> NDArray[np.float64]:
+    """How far in logits each id is inside the filters; where it is outside, negative."""
     order = np.argsort(-values, kind="stable")
-    if 0 < sampler.top_k < len(values):
-        least, next_one = values[order[sampler.top_k - 1]], values[order[sampler.top_k]]
-        depth = np.where(values >= least, values - next_one, values - least)
+    sorted_values = values[order]
+    depth = np.full(len(values), np.inf)
+    kept = len(values)
+    if 0 < sampler.top_k < kept:
+        kept = int(np.count_nonzero(sorted_values >= sorted_values[sampler.top_k - 1]))
+        if kept < len(values):
+            depth = _beyond(sorted_values, kept)
     if sampler.top_p < 1:
-        kept = order if not 0 < sampler.top_k < len(values) else order[values[order] >= least]
-        shares = np.exp((values[kept] - values[order[0]]) / sampler.temperature)
+        shares = np.exp((sorted_values[:kept] - sorted_values[0]) / sampler.temperature)
         before = (np.cumsum(shares) - shares) / shares.sum()
+        nucleus = int(np.count_nonzero(before < sampler.top_p))
+        # the mass before an id reaches top_p by a shift of its log-odds; or ids change places
         with np.errstate(divide="ignore"):
             odds = np.log(before) - np.log1p(-np.minimum(before, 1 - 1e-12))
-        threshold = np.log(sampler.top_p) - np.log1p(-sampler.top_p)
-        depth[kept] = np.minimum(depth[kept], sampler.temperature * (threshold - odds))
-    return depth
+        mass = sampler.temperature * (np.log(sampler.top_p) - np.log1p(-sampler.top_p) - odds)
+        if nucleus < kept:
+            places = _beyond(sorted_values[:kept], nucleus)
+            mass = np.sign(mass) * np.minimum(np.abs(mass), np.abs(places))
+        depth[:kept] = np.minimum(depth[:kept], mass)
+    found = np.empty(len(values))
+    found[order] = depth
+    return found
+
+
+def _beyond(descending: NDArray[np.float64], kept: int) -> NDArray[np.float64]:
+    """How far each value lies from the other side of the cut after the first `kept`; negative behind it."""
+    inside = np.arange(len(descending)) < kept
+    return np.where(inside, descending - descending[kept], descending - descending[kept - 1])
