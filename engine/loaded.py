@@ -6,12 +6,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.jobs import ModelKey
+from engine.nn.kernels.build import kernels
 from engine.page_files import PageFolder
 from engine.protocol import Loading
 from engine.quantized_folder import QuantizedFolder
@@ -47,8 +49,14 @@ class LoadedModel:
     def warm(self) -> asyncio.Task[None]:
         """Import torch, which takes seconds, before anybody has said what it is wanted for."""
         if self._warm is None:
+            # a compiler, where the kernels are yet to be built, runs beside the import
+            threading.Thread(target=kernels, name="kernels", daemon=True).start()
             self._warm = asyncio.create_task(asyncio.to_thread(_import_runtime))
         return self._warm
+
+    def has(self, wanted: ModelKey) -> bool:
+        """Whether this model is what is there."""
+        return self.backend is not None and self._key == wanted
 
     async def ready(self, wanted: ModelKey, tell: Callable[[Loading], None]) -> tuple[LocalBackend, bool]:
         """The model, and whether it had to be waited for; of several that want it at once, one loads it.

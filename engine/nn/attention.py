@@ -69,6 +69,8 @@ def attend(
     step.write(layer, key[0], value[0])
     if len(step.segments) == 1 and not step.exact:
         return _segment(step.segments[0], layer, query, key, value, scores)
+    if scores.plain and step.pool.storage.attention is not None:
+        return _by_kernel(step, layer, query, key, value, scores)
     length = query.shape[2]
     out = query.new_empty(1, length, query.shape[1], value.shape[-1])
     alone: Sequence[int] = range(len(step.segments))
@@ -86,6 +88,27 @@ def attend(
             _each_token(segment, layer, query[:, :, new], out[:, new], scores)
         else:
             out[:, new] = _segment(segment, layer, query[:, :, new], key[:, :, new], value[:, :, new], scores)
+    return out
+
+
+def _by_kernel(
+    step: Any, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
+) -> torch.Tensor:
+    """What `attend` returns: most tokens in one call, and apart from them what is quicker otherwise."""
+    kernel, work = step.pool.storage.attention, step.by_kernel(scores.window is not None)
+    if work.rows is None:
+        return kernel(work.tokens, layer, query[0], scores.scale, scores.window)[None]
+    out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[-1])
+    if len(work.rows):
+        some = query[0].index_select(1, work.rows)
+        out[0].index_copy_(0, work.rows, kernel(work.tokens, layer, some, scores.scale, scores.window))
+    for group in work.groups:
+        _shared_prefix(group, step.pool, layer, query, out, scores.scale)
+    begins = step.begins()
+    for index in work.rest:
+        new = slice(begins[index], begins[index + 1])
+        segment = step.segments[index]
+        out[:, new] = _segment(segment, layer, query[:, :, new], key[:, :, new], value[:, :, new], scores)
     return out
 
 

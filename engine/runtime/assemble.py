@@ -70,6 +70,8 @@ class Assembled:
         else:
             path = ("stock" if isinstance(self.paged.forward, StockForward) else "fused",)
             path += ("packed",) if self.paged.packed else ()
+            by_kernel = self.paged.pool.storage.attention
+            path += (f"attention-{by_kernel.instruction_set}",) if by_kernel is not None else ()
         return (*path, f"kernels-{self.kernels}") if self.kernels else path
 
 

@@ -128,14 +128,18 @@ class Runner:
         self.forwarded_tokens += len(ids)
         parts: list[torch.Tensor | None] = []
         taken = 0
+        if out is not None:
+            out = out.float()
+            host = out.cpu().numpy()
         for row in rows:
             row.sequence.cached += len(row.ids)
             row.sequence.seen = max(row.sequence.seen, row.sequence.cached)
-            part = out[taken : taken + row.logits].float() if out is not None and row.logits else None
+            if out is None or not row.logits:
+                parts.append(None)
+                continue
+            parts.append(out[taken : taken + row.logits])
             taken += row.logits
-            if part is not None:
-                row.sequence.logits = part[-1].cpu().numpy()
-            parts.append(part)
+            row.sequence.logits = host[taken - 1]
         return parts
 
     def forward(self, sequence: sequences.Sequence, ids: Sequence[int], *, logits: bool = True) -> None:

@@ -1,6 +1,6 @@
 """From logits to a token, with randomness that has no state: a function of seed, path, position and id.
 
-Knows numpy only. Noise is Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+Knows no torch. Noise is Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
 2011), used as Gumbel-max over the logits that temperature, top-k and top-p leave.
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backend import Sampler
+from engine.nn.kernels.build import kernels
 
 Words = NDArray[np.uint64]
 
@@ -83,7 +84,15 @@ def choose(
     ids, scores = _kept(logits, float(logits[best]), sampler)
     if len(ids) == 1:
         return int(ids[0])
-    return int(ids[(scores + gumbel(ids, position, path, sampler.seed)).argmax()])
+    return int(ids[_drawn(ids, scores, position, path, sampler.seed)])
+
+
+def _drawn(ids: NDArray[np.int64], scores: NDArray[np.float64], position: int, path: int, seed: int) -> int:
+    """The index of the largest score plus noise."""
+    found = kernels()
+    if found is None:
+        return int((scores + gumbel(ids, position, path, seed)).argmax())
+    return int(found.library.mull_draw(ids.ctypes.data, scores.ctypes.data, len(ids), position, path, seed))
 
 
 def _kept(

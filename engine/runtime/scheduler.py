@@ -196,7 +196,8 @@ class Scheduler:
             if part is not None:
                 work.rows.append(part)
             if row.last and work in self._works:
-                self._resume(work, torch.cat(work.rows) if work.rows else None)
+                rows = work.rows
+                self._resume(work, (torch.cat(rows) if len(rows) > 1 else rows[0]) if rows else None)
 
     def _tell(self, work: Work) -> None:
         """How far it is, to whom it may concern. One who has gone takes nobody else along."""

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.nn.kernels.paged import Tokens
 from engine.runtime.pages import PAGE, PagePool
 
 SHARED_PAGES = 2
 """Pages that several rows must have in common for attention to read them once for all: fewer do not pay."""
-
+SHARED_PAGES_BY_KERNEL = 6
+"""The same where there is a kernel for attention, which is quick with few keys."""
+LENGTH_BY_KERNEL = PAGE
+"""Tokens of one sequence up to which a kernel takes them: it goes through them one by one."""
 
 ALIKE = 4
 """Rows from which on, and pages up to which, attention over all of them at once is quicker than row by row:
@@ -111,6 +115,19 @@ class Alike:
     least: int
 
 
+@dataclass(frozen=True)
+class ByKernel:
+    """What a kernel attends to: tokens, with their indices in the step, or None where these are all.
+
+    What it is not for: `groups` that share a prefix, and the indices of the segments in `rest`.
+    """
+
+    tokens: Tokens
+    rows: torch.Tensor | None
+    groups: list[Shared]
+    rest: list[int]
+
+
 class Step:
     """Segments packed into one row of `length` tokens.
 
@@ -133,6 +150,7 @@ class Step:
         self._positions: torch.Tensor | None = None
         self._shared: tuple[list[Shared], list[int]] | None = None
         self._alike: tuple[list[Alike], list[int]] | None = None
+        self._by_kernel: dict[bool, ByKernel] = {}
 
     def begins(self) -> list[int]:
         """The index of each segment's first token, and the number of all tokens."""
@@ -179,6 +197,29 @@ class Step:
             self._alike = self._of_a_kind(like)
         return self._alike
 
+    def by_kernel(self, windowed: bool) -> ByKernel:
+        """How a kernel shares the work of a layer, with a window or without, with torch's operators."""
+        found = self._by_kernel.get(windowed)
+        if found is None:
+            found = self._by_kernel[windowed] = self._for_kernel(windowed)
+        return found
+
+    def _for_kernel(self, windowed: bool) -> ByKernel:
+        groups, alone = self.shared()
+        if windowed:
+            groups, alone = [], list(range(len(self.segments)))
+        begins = self.begins()
+        taken, rest = [], []
+        for index in sorted(alone):
+            length = self.segments[index].length
+            (taken if self.exact or length <= LENGTH_BY_KERNEL else rest).append(index)
+        rows = None
+        if len(taken) < len(self.segments):
+            rows = torch.tensor([at for index in taken for at in range(begins[index], begins[index + 1])])
+        segments = [self.segments[index] for index in taken]
+        tokens = Tokens.of([(segment.table, segment.start, segment.length) for segment in segments])
+        return ByKernel(tokens, rows, groups, rest)
+
     def _of_a_kind(self, like: torch.Tensor) -> tuple[list[Alike], list[int]]:
         by_pages: dict[int, list[int]] = {}
         rest = []
@@ -203,6 +244,8 @@ class Step:
         return groups, rest
 
     def _grouped(self) -> tuple[list[Shared], list[int]]:
+        by_kernel = self.pool.storage.attention is not None
+        least = SHARED_PAGES_BY_KERNEL if by_kernel else SHARED_PAGES
         begins = self.begins()
         by_first: dict[int, list[int]] = {}
         rest = []
@@ -215,10 +258,10 @@ class Step:
         for rows in by_first.values():
             tables = [self.segments[row].table for row in rows]
             pages = _run_in_common(tables)
-            scattered = len(rows) == 1 and self.segments[rows[0]].base is None
+            scattered = len(rows) == 1 and self.segments[rows[0]].base is None and not by_kernel
             # a tail is never empty: the page of the token itself is its sequence's own
             pages = min(pages, *(len(table) - 1 for table in tables))
-            if pages < SHARED_PAGES or not (len(rows) > 1 or scattered):
+            if pages < least or not (len(rows) > 1 or scattered):
                 rest += rows
                 continue
             tails = []

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch.nn import functional
 
+from engine.nn.kernels.paged import PagedAttention, paged_attention
 from engine.protocol import KV
 from engine.runtime.prefixes import PAGE
 
@@ -22,6 +23,8 @@ class Storage(Protocol):
     memory: torch.Tensor
     lossless: bool
     """What is read is what was written, to the bit."""
+    attention: PagedAttention | None
+    """What attends over the memory as it lies; None where it has to be read."""
 
     @staticmethod
     def vector_bytes(head_dim: int, dtype: torch.dtype) -> int:
@@ -55,6 +58,7 @@ class PlainStorage:
     ) -> None:
         self.memory = torch.empty((2, layers, kv_heads, pages, PAGE, head_dim), dtype=dtype, device=device)
         self._keys, self._values = (list(half.flatten(2, 3)) for half in self.memory)
+        self.attention = paged_attention(self.memory)
 
     @staticmethod
     def vector_bytes(head_dim: int, dtype: torch.dtype) -> int:
@@ -90,6 +94,7 @@ class Int8Storage:
     """
 
     lossless = False
+    attention = None
 
     def __init__(
         self, layers: int, kv_heads: int, head_dim: int, pages: int, dtype: torch.dtype, device: str

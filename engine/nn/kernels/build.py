@@ -1,4 +1,4 @@
-"""The kernels of cpu.c and round.c, compiled at first use by the system's compiler. Knows no torch.
+"""The kernels of the C files beside it, compiled at first use by the system's compiler. Knows no torch.
 
 A library's name in the user's cache folder says what it was built from and what is in it, so that one of
 another version, machine or compiler is never loaded, nor one that was damaged.
@@ -9,8 +9,10 @@ another version, machine or compiler is never loaded, nor one that was damaged.
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import json
+import logging
 import os
 import platform
 import shlex
@@ -19,19 +21,27 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("cpu.c", "round.c"))
+SOURCES = tuple(
+    Path(__file__).with_name(f"{name}.c") for name in ("attention", "cpu", "draw", "round", "threads")
+)
+HEADERS = tuple(Path(__file__).with_name(f"{name}.h") for name in ("threads", "vectors"))
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-ffp-contract=off")
+LIBRARIES = ("-lm",)
 TIME_LIMIT_S = 120.0
 """A compiler that takes longer is ended; it takes about 5 s."""
 SWITCH = "MULL_KERNELS"
 """The environment variable that turns the kernels off."""
 INSTRUCTION_SETS = ("plain", "avx2", "avx512", "neon")
-"""As cpu.c numbers them."""
+"""As vectors.h numbers them."""
+
+_log = logging.getLogger(__name__)
+_loading = threading.Lock()
 
 
 class NoKernels(Exception):
@@ -48,6 +58,21 @@ class Kernels:
     library: ctypes.CDLL
     path: Path
     instruction_set: str
+
+
+def kernels() -> Kernels | None:
+    """This process's, built by the first who asks; None where there are none, which is logged."""
+    with _loading:
+        return _found()
+
+
+@functools.cache
+def _found() -> Kernels | None:
+    try:
+        return load()
+    except NoKernels as none:
+        _log.warning("no kernels, torch's operators are used: %s", none)
+        return None
 
 
 def load() -> Kernels:
@@ -89,6 +114,16 @@ def _loaded(path: Path) -> Kernels:
         *(ctypes.c_int, pointer, ctypes.c_int64, pointer),
     )
     library.mull_search.restype = None
+    library.mull_attend.argtypes = (
+        *(pointer, pointer, ctypes.c_int64, pointer, ctypes.c_int64, pointer),
+        *(ctypes.c_float, ctypes.c_int64, ctypes.c_int, ctypes.c_int),
+    )
+    library.mull_attend.restype = None
+    library.mull_draw.argtypes = (
+        *(pointer, pointer, ctypes.c_int64, ctypes.c_int64),
+        *(ctypes.c_uint64, ctypes.c_uint64),
+    )
+    library.mull_draw.restype = ctypes.c_int64
     has = [name for number, name in enumerate(INSTRUCTION_SETS) if library.mull_has(number)]
     return Kernels(library, path, has[-1])
 
@@ -121,8 +156,8 @@ def _name(compiler: list[str]) -> str:
     """Of what a library is built from. A compiler is known by its file: to ask it takes time."""
     file = Path(compiler[0]).resolve()
     known = (str(file), file.stat().st_size, file.stat().st_mtime_ns)
-    facts = (compiler, FLAGS, known, platform.system(), platform.machine())
-    return _digest(b"".join(source.read_bytes() for source in SOURCES) + repr(facts).encode())
+    facts = (compiler, FLAGS, LIBRARIES, known, platform.system(), platform.machine())
+    return _digest(b"".join(source.read_bytes() for source in (*SOURCES, *HEADERS)) + repr(facts).encode())
 
 
 def _folder() -> Path:
@@ -151,7 +186,7 @@ def _build(compiler: list[str], name: str, folder: Path) -> Path:
         ) from error
     built = Path(temporary)
     try:
-        _compile([*compiler, *FLAGS, "-o", temporary, *map(str, SOURCES)])
+        _compile([*compiler, *FLAGS, "-o", temporary, *map(str, SOURCES), *LIBRARIES])
         return built.rename(folder / f"{name}-{_digest(built.read_bytes())}.so")
     finally:
         built.unlink(missing_ok=True)

@@ -10,20 +10,11 @@
 #ifndef ISA
 
 #include <math.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
-#include <stdint.h>
-#include <string.h>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
+#include "threads.h"
+#include "vectors.h"
 
 enum { U4, S8, F8, DENSE };
-enum { PLAIN, AVX2, AVX512, NEON };
 
 enum {
     UNIT_BYTES = 16, /* of codes, decoded at once: 32 inputs of U4, 16 of the others */
@@ -31,7 +22,6 @@ enum {
     OUTPUTS = 4,     /* computed side by side */
     PANEL = 64,      /* rows for which weights are decoded anew: their activations stay in the cache */
     CHUNK = 32,      /* outputs that a thread takes at a time */
-    THREADS = 64,
     WORTH_WAKING = 1 << 19, /* multiplications below which a second thread comes too late */
 };
 
@@ -73,25 +63,11 @@ static inline float half_to_float(uint16_t half) {
 }
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t chunks_across(const Product *p) { return (p->matrix->outputs + CHUNK - 1) / CHUNK; }
 
-#define JOIN_(name, isa) name##_##isa
-#define JOIN(name, isa) JOIN_(name, isa)
-#define FOR(name) JOIN(name, ISA)
-#define INLINE TARGET static inline __attribute__((always_inline))
-
-/* ---- What differs between instruction sets: vectors of W floats, and how codes become floats ---- */
+/* ---- What differs between instruction sets: how codes become vectors of floats ---- */
 
 #define ISA plain
-#define TARGET
-typedef float V_plain __attribute__((vector_size(16)));
-static inline V_plain load_plain(const float *p) { V_plain v; memcpy(&v, p, sizeof v); return v; }
-static inline void store_plain(float *p, V_plain v) { memcpy(p, &v, sizeof v); }
-static inline V_plain all_plain(float f) { return (V_plain){f, f, f, f}; }
-static inline V_plain mul_plain(V_plain a, V_plain b) { return a * b; }
-static inline V_plain fma_plain(V_plain a, V_plain b, V_plain c) { return a * b + c; }
-static inline void sums_plain(const V_plain *v, float *out) {
-    for (int o = 0; o < 4; o++) out[o] = (v[o][0] + v[o][1]) + (v[o][2] + v[o][3]);
-}
 static inline float half_plain(const uint16_t *p) { return half_to_float(*p); }
 static inline void u4_plain(const uint8_t *c, V_plain *w) {
     float f[32];
@@ -108,24 +84,12 @@ static inline void f8_plain(const uint8_t *c, V_plain *w) {
     for (int i = 0; i < 16; i++) f[i] = e4m3[c[i]];
     memcpy(w, f, sizeof f);
 }
-#define W 4
 #define ROWS 3
 #include __FILE__
 
 #if defined(__x86_64__)
 
 #define ISA avx2
-#define TARGET __attribute__((target("avx2,fma,f16c")))
-typedef __m256 V_avx2;
-INLINE V_avx2 load_avx2(const float *p) { return _mm256_loadu_ps(p); }
-INLINE void store_avx2(float *p, V_avx2 v) { _mm256_storeu_ps(p, v); }
-INLINE V_avx2 all_avx2(float f) { return _mm256_set1_ps(f); }
-INLINE V_avx2 mul_avx2(V_avx2 a, V_avx2 b) { return _mm256_mul_ps(a, b); }
-INLINE V_avx2 fma_avx2(V_avx2 a, V_avx2 b, V_avx2 c) { return _mm256_fmadd_ps(a, b, c); }
-INLINE void sums_avx2(const V_avx2 *v, float *out) {
-    __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
-}
 INLINE float half_avx2(const uint16_t *p) { return _cvtsh_ss(*p); }
 INLINE void u4_avx2(const uint8_t *c, V_avx2 *w) {
     for (int i = 0; i < 2; i++) {
@@ -149,21 +113,10 @@ INLINE void f8_avx2(const uint8_t *c, V_avx2 *w) {
     w[0] = mul_avx2(_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), all_avx2(256));
     w[1] = mul_avx2(_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1)), all_avx2(256));
 }
-#define W 8
 #define ROWS 3
 #include __FILE__
 
 #define ISA avx512
-#define TARGET __attribute__((target("avx512f,avx2,fma,f16c")))
-typedef __m512 V_avx512;
-INLINE V_avx512 load_avx512(const float *p) { return _mm512_loadu_ps(p); }
-INLINE void store_avx512(float *p, V_avx512 v) { _mm512_storeu_ps(p, v); }
-INLINE V_avx512 all_avx512(float f) { return _mm512_set1_ps(f); }
-INLINE V_avx512 mul_avx512(V_avx512 a, V_avx512 b) { return _mm512_mul_ps(a, b); }
-INLINE V_avx512 fma_avx512(V_avx512 a, V_avx512 b, V_avx512 c) { return _mm512_fmadd_ps(a, b, c); }
-INLINE void sums_avx512(const V_avx512 *v, float *out) {
-    for (int o = 0; o < 4; o++) out[o] = _mm512_reduce_add_ps(v[o]);
-}
 INLINE float half_avx512(const uint16_t *p) { return _cvtsh_ss(*p); }
 INLINE void u4_avx512(const uint8_t *c, V_avx512 *w) {
     __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)c));
@@ -176,23 +129,12 @@ INLINE void s8_avx512(const uint8_t *c, V_avx512 *w) {
 INLINE void f8_avx512(const uint8_t *c, V_avx512 *w) {
     w[0] = mul_avx512(_mm512_cvtph_ps(halves_of_f8(c)), all_avx512(256));
 }
-#define W 16
 #define ROWS 6
 #include __FILE__
 
 #elif defined(__aarch64__)
 
 #define ISA neon
-#define TARGET
-typedef float32x4_t V_neon;
-INLINE V_neon load_neon(const float *p) { return vld1q_f32(p); }
-INLINE void store_neon(float *p, V_neon v) { vst1q_f32(p, v); }
-INLINE V_neon all_neon(float f) { return vdupq_n_f32(f); }
-INLINE V_neon mul_neon(V_neon a, V_neon b) { return vmulq_f32(a, b); }
-INLINE V_neon fma_neon(V_neon a, V_neon b, V_neon c) { return vfmaq_f32(c, a, b); }
-INLINE void sums_neon(const V_neon *v, float *out) {
-    for (int o = 0; o < 4; o++) out[o] = vaddvq_f32(v[o]);
-}
 INLINE float half_neon(const uint16_t *p) { __fp16 h; memcpy(&h, p, sizeof h); return (float)h; }
 INLINE void u4_neon(const uint8_t *c, V_neon *w) {
     uint8x16_t bytes = vld1q_u8(c), nibbles[2] = {vandq_u8(bytes, vdupq_n_u8(15)), vshrq_n_u8(bytes, 4)};
@@ -216,94 +158,10 @@ INLINE void f8_neon(const uint8_t *c, V_neon *w) {
     for (int i = 0; i < 4; i++)
         w[i] = (V_neon){e4m3[c[4 * i]], e4m3[c[4 * i + 1]], e4m3[c[4 * i + 2]], e4m3[c[4 * i + 3]]};
 }
-#define W 4
 #define ROWS 5
 #include __FILE__
 
 #endif
-
-/* ---- Threads: the caller works with helpers that sleep between products ---- */
-
-typedef void Work(const Product *, int64_t product, int64_t first, int64_t last);
-
-static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER; /* held by the caller whom the helpers serve */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards what follows */
-static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
-static int helpers, wanted;
-static const Product *offered; /* NULL where there is nothing (more) to join */
-static Work *work;
-static atomic_int joined;
-static atomic_llong next_chunk;
-
-static void take_chunks(const Product *p, Work *do_chunk) {
-    int64_t outputs = p->matrix->outputs;
-    long long across = (outputs + CHUNK - 1) / CHUNK, all = across * p->products, chunk;
-    while ((chunk = atomic_fetch_add(&next_chunk, 1)) < all) {
-        int64_t first = chunk % across * CHUNK;
-        do_chunk(p, chunk / across, first, smaller(first + CHUNK, outputs));
-    }
-}
-
-static void *help(void *unused) {
-    (void)unused;
-    pthread_mutex_lock(&lock);
-    for (;;) {
-        while (!offered || !wanted) pthread_cond_wait(&wake, &lock);
-        const Product *p = offered;
-        Work *do_chunk = work;
-        wanted--;
-        atomic_fetch_add(&joined, 1);
-        pthread_mutex_unlock(&lock);
-        take_chunks(p, do_chunk);
-        atomic_fetch_sub(&joined, 1);
-        pthread_mutex_lock(&lock);
-    }
-    return NULL;
-}
-
-static void forget_helpers(void) { /* a forked child has none */
-    pthread_mutex_init(&busy, NULL);
-    pthread_mutex_init(&lock, NULL);
-    pthread_cond_init(&wake, NULL);
-    helpers = wanted = 0;
-    offered = NULL;
-    atomic_store(&joined, 0);
-}
-
-static void start_helpers(int count) {
-    static int told;
-    pthread_attr_t detached;
-    if (!told) told = 1, pthread_atfork(NULL, NULL, forget_helpers);
-    pthread_attr_init(&detached);
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    while (helpers < count) {
-        pthread_t thread;
-        if (pthread_create(&thread, &detached, help, NULL)) break;
-        helpers++;
-    }
-    pthread_attr_destroy(&detached);
-}
-
-/* Helpers that are late find nothing to do; nobody waits for them. */
-static void together(const Product *p, Work *do_chunk, int threads) {
-    pthread_mutex_lock(&lock);
-    start_helpers(threads - 1);
-    atomic_store(&next_chunk, 0);
-    offered = p, work = do_chunk, wanted = threads - 1;
-    pthread_mutex_unlock(&lock);
-    if (threads == 2) pthread_cond_signal(&wake);
-    else pthread_cond_broadcast(&wake);
-    take_chunks(p, do_chunk);
-    pthread_mutex_lock(&lock);
-    offered = NULL;
-    pthread_mutex_unlock(&lock);
-    for (int spins = 0; atomic_load(&joined); spins++) /* at most what is left of one chunk */
-        if (spins > 1000) sched_yield();
-}
-
-static void alone(const Product *p, Work *do_chunk) {
-    for (int64_t product = 0; product < p->products; product++) do_chunk(p, product, 0, p->matrix->outputs);
-}
 
 /* ---- What is called from outside ---- */
 
@@ -325,25 +183,18 @@ void mull_product(const Matrix *matrix, const float *x, float *y, int64_t rows, 
                   const int64_t *begins, int64_t products, int isa, int threads) {
     const int64_t only = 0, all[] = {0, rows};
     const Product p = {matrix, x, y, chosen ? chosen : &only, begins ? begins : all, chosen ? products : 1};
-    Work *do_chunk = work_plain;
+    Chunk *chunk = chunk_of_plain;
 #if defined(__x86_64__)
-    if (isa == AVX2) do_chunk = work_avx2;
-    if (isa == AVX512) do_chunk = work_avx512;
+    if (isa == AVX2) chunk = chunk_of_avx2;
+    if (isa == AVX512) chunk = chunk_of_avx512;
 #elif defined(__aarch64__)
-    if (isa == NEON) do_chunk = work_neon;
+    if (isa == NEON) chunk = chunk_of_neon;
 #endif
     if (matrix->inputs * matrix->outputs * rows < WORTH_WAKING) threads = 1;
-    if (threads > 1 && pthread_mutex_trylock(&busy) == 0) {
-        together(&p, do_chunk, smaller(threads, THREADS));
-        pthread_mutex_unlock(&busy);
-    } else {
-        alone(&p, do_chunk);
-    }
+    in_chunks(chunk, &p, p.products * chunks_across(&p), threads);
 }
 
 #else /* ISA: once for each instruction set */
-
-#define V FOR(V)
 
 /* A matrix from some output on. */
 typedef struct {
@@ -480,7 +331,10 @@ INLINE void FOR(chunk)(int kind, int shifted, const Product *p, int64_t product,
     }
 }
 
-TARGET static void FOR(work)(const Product *p, int64_t product, int64_t first, int64_t last) {
+TARGET static void FOR(chunk_of)(const void *task, int64_t number) {
+    const Product *p = task;
+    int64_t across = chunks_across(p), product = number / across, first = number % across * CHUNK;
+    int64_t last = smaller(first + CHUNK, p->matrix->outputs);
     int kind = p->matrix->kind, shifted = p->matrix->zeros != NULL;
     if (kind == U4) FOR(chunk)(U4, 1, p, product, first, last);
     else if (kind == S8 && shifted) FOR(chunk)(S8, 1, p, product, first, last);
@@ -489,10 +343,7 @@ TARGET static void FOR(work)(const Product *p, int64_t product, int64_t first, i
     else FOR(chunk)(F8, 0, p, product, first, last);
 }
 
-#undef V
 #undef Rows
 #undef ISA
-#undef TARGET
-#undef W
 #undef ROWS
 #endif

@@ -6,15 +6,12 @@ An output has the same bits whatever rows are computed with it and on however ma
 from __future__ import annotations
 
 import ctypes
-import functools
-import logging
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
-from engine.nn.kernels.build import INSTRUCTION_SETS, Kernels, NoKernels, load
+from engine.nn.kernels.build import INSTRUCTION_SETS, Kernels, kernels
 from engine.nn.quantized import Quantized
 
 _KINDS = {"u4": 0, "s8": 1, "f8": 2}
@@ -23,9 +20,6 @@ _UNITS = {"u4": 32, "s8": 16, "f8": 16}
 _READY = "_ready"
 """Where a matrix remembers how it is given to a kernel; what is worked out anew each time takes as long as a
 small product."""
-
-_log = logging.getLogger(__name__)
-_loading = threading.Lock()
 
 
 class _Matrix(ctypes.Structure):
@@ -120,18 +114,3 @@ def _ready(matrix: Quantized) -> Ready | None:
         scales.dtype == torch.float16,
     )
     return Ready(known, matrix.outputs, (matrix.codes, scales, zeros), found)
-
-
-def kernels() -> Kernels | None:
-    """This process's, built by the first who asks; None where there are none."""
-    with _loading:
-        return _found()
-
-
-@functools.cache
-def _found() -> Kernels | None:
-    try:
-        return load()
-    except NoKernels as none:
-        _log.warning("no kernels for quantized matrices, torch's operators are used: %s", none)
-        return None

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from engine.nn.kernels.cpu import kernels
+from engine.nn.kernels.build import kernels
 
 _LANES = 8
 _ENOUGH = 2**16

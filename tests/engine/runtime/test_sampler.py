@@ -120,3 +120,21 @@ def test_logits_that_are_not_numbers_are_an_error(bad: float) -> None:
     logits[5] = bad
     with pytest.raises(NotFinite):
         choose(logits, Sampler(1, 1, 0, 0), 0)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.8, 3])
+def test_the_kernel_draws_what_the_formula_draws(temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sampling.kernels() is not None, "these tests need a C compiler"
+    sampler = Sampler(temperature, 1, 0, seed=5 + (1 << 40))
+    logits = [np.random.default_rng(seed).normal(0, 3, 700).astype(np.float32) for seed in range(300)]
+
+    def drawn() -> list[int]:
+        paths = [number * 0x9E3779B97F4A7C15 % 2**64 for number in range(len(logits))]
+        return [
+            choose(row, sampler, at, path) for at, (row, path) in enumerate(zip(logits, paths, strict=True))
+        ]
+
+    by_kernel = drawn()
+    monkeypatch.setattr(sampling, "kernels", lambda: None)
+    assert by_kernel == drawn()
+    assert len(set(by_kernel)) > 30

@@ -28,7 +28,9 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The system's, in a hurry: it builds but a stand-in. Each use leaves a line in this file."""
     uses, stand_in = tmp_path / "uses", tmp_path / "stand_in.c"
     stand_in.write_text(
-        "int mull_has(int isa) { return isa == 0; } void mull_product(void) {} void mull_search(void) {}"
+        "int mull_has(int isa) { return isa == 0; }"
+        "void mull_product(void) {} void mull_search(void) {}"
+        "void mull_attend(void) {} void mull_draw(void) {}"
     )
     skip = 'while [ "$1" != -o ]; do shift; done'
     script(

@@ -8,8 +8,8 @@ import pytest
 import torch
 from quantized_matrices import random_matrix
 
-from engine.nn.kernels.build import INSTRUCTION_SETS
-from engine.nn.kernels.cpu import Ready, kernels, ready, used_for
+from engine.nn.kernels.build import INSTRUCTION_SETS, kernels
+from engine.nn.kernels.cpu import Ready, ready, used_for
 from engine.nn.quantized import Kind, Quantized
 
 ROWS = (1, 2, 3, 7, 16, 17, 64, 66)
