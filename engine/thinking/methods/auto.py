@@ -16,7 +16,7 @@ from engine.protocol.receipt import Planned
 from engine.thinking.formats import UnresolvedMarkers, resolve
 from engine.thinking.methods import METHODS
 from engine.thinking.planner.machine import machine
-from engine.thinking.planner.plan import foreseen, named
+from engine.thinking.planner.plan import foreseen, named, survey
 from engine.thinking.planner.store import known
 from engine.thinking.prompt import Renderer
 from engine.thinking.refusals import UsageError
@@ -62,22 +62,10 @@ async def previewed(request: PreviewRequest, backend: Backend, calibrations: Pat
     info = backend.info
     power = Joules(backend.profile, info, None, 0)  # what a budget in joules would be kept by
     found = known(info, calibrations)
-    preview = foreseen(
-        info,
-        question.content,
-        await _prompt_tokens(request, backend),
-        request.budget,
-        found,
-        machine(
-            backend.shape,
-            backend.profile,
-            roofline_dtype(backend),
-            found.curve,
-            power.watts,
-        ),
-        METHODS,
-        request.think,
-    )
+    here = machine(backend.shape, backend.profile, roofline_dtype(backend), found.curve, power.watts)
+    prompt = await _prompt_tokens(request, backend)
+    ways = survey(info, question.content, prompt, found, here, METHODS, request.think)
+    preview = foreseen(info, prompt, ways, request.budget, found, here)
     if rated_power(backend.profile, info) is None:
         preview = structs.replace(preview, notes=(*preview.notes, f"joules are {power.drawn().source}"))
     return preview

@@ -45,33 +45,49 @@ class Beta:
 
 
 @dataclass(frozen=True)
+class Results:
+    """Which of some answers were right (1 or 0), and how often all of the way's answers were."""
+
+    right: Figures
+    overall: float
+
+    def accuracy(self, counted: NDArray[np.bool_] | None = None) -> Beta:
+        """Of answers like these, where those that are not counted are as good as wrong."""
+        share = 1.0 if counted is None else float(counted.mean())
+        solved = float(self.right.sum() if counted is None else self.right[counted].sum())
+        prior = PRIOR * self.overall * share
+        return Beta(solved + prior, len(self.right) + PRIOR - solved - prior)
+
+
+@dataclass(frozen=True)
 class Course:
-    """A way to answer, and the courses that answers may take: all their tokens, and those in sequence."""
+    """A way to answer, and the courses that answers may take: all their tokens, and those in sequence.
+
+    `results` are those of the same answers; None where nobody has measured any.
+    """
 
     method: str
     think: Think
     tokens: Figures
     path: Figures
-    accuracy: Beta | None
+    results: Results | None
 
 
-def measured(record: CalibrationRecord, question: str) -> tuple[list[Course], int]:
-    """As the record has it of the most like questions, and how many these are."""
+def measured(record: CalibrationRecord, question: str) -> list[Course]:
+    """As the record has it of the questions most like this one."""
     places = most_like(features(question), record.questions)
-    return [_course(outcomes, places) for outcomes in record.outcomes], len(places)
+    return [_course(outcomes, places) for outcomes in record.outcomes]
 
 
 def _course(outcomes: Outcomes, places: NDArray[np.intp]) -> Course:
     right = np.array(outcomes.right, dtype=np.float64)
-    # half a question either way: none is certain
-    overall = float(right.sum() + 0.5) / (len(right) + 1)
-    solved = float(right[places].sum())
     return Course(
         outcomes.method,
         outcomes.think,
         np.array(outcomes.tokens, dtype=np.float64)[places],
         np.array(outcomes.path, dtype=np.float64)[places],
-        Beta(solved + PRIOR * overall, len(places) - solved + PRIOR * (1 - overall)),
+        # half a question either way: none is certain
+        Results(right[places], float(right.sum() + 0.5) / (len(right) + 1)),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.protocol import BudgetUnit, Limit, ModelInfo, Think
 from engine.protocol.preview import Preview, PreviewRow, Spread
@@ -24,9 +25,11 @@ COST_WEIGHT = 0.02
 
 @dataclass(frozen=True)
 class Option:
-    """A way to answer with its costs, by unit; those that are unknown are left out."""
+    """A way to answer with its costs, by unit."""
 
     course: Course
+    each: dict[BudgetUnit, Figures | None]
+    """What each of the course's answers would cost; None where it is not known."""
     costs: dict[BudgetUnit, Spread]
 
     @property
@@ -37,6 +40,18 @@ class Option:
         """Whether nine of ten stay within each limit; a cost that is unknown speaks against nothing."""
         return all((self.p90(limit.unit) or 0) <= limit.amount for limit in limits)
 
+    def within(self, limits: Sequence[Limit]) -> NDArray[np.bool_]:
+        """Which of the course's answers stay within the limits; a cost that is unknown does."""
+        found = np.ones(len(self.course.tokens), dtype=bool)
+        for limit in limits:
+            if (costs := self.each[limit.unit]) is not None:
+                found &= costs <= limit.amount
+        return found
+
+    def accuracy(self, limits: Sequence[Limit] = ()) -> Beta | None:
+        """How often it is expected to be right within the limits: a thought that they cut counts as wrong."""
+        return self.course.results.accuracy(self.within(limits)) if self.course.results is not None else None
+
     def p50(self, unit: BudgetUnit) -> float | None:
         return self.costs[unit].p50
 
@@ -44,94 +59,104 @@ class Option:
         return self.costs[unit].p90
 
 
-def foreseen(
+def survey(
     info: ModelInfo,
     question: str,
     prompt_tokens: int,
-    limits: Sequence[Limit],
     known: Known,
     machine: Machine,
     methods: Collection[str],
     most: Think = "max",
-) -> Preview:
-    """Each way's costs and accuracy, and the choice. `methods` are those that there are, by name without
-    number; what thinks more than `most` is left out.
+) -> list[Option]:
+    """The ways to answer that are known of, the cheapest first; of those that think no more than `most`.
+
+    `methods` are those that there are, by name without number.
     """
-    courses, like = measured(known.record, question) if known.record is not None else (guessed(info), 0)
-    courses = [
-        course
-        for course in courses
-        if course.method.partition(":")[0] in methods and _thought(course.think) <= _thought(most)
-    ]
-    options = sorted(
-        (_option(course, prompt_tokens, machine) for course in courses),
+    courses = measured(known.record, question) if known.record is not None else guessed(info)
+    return sorted(
+        (
+            _option(course, prompt_tokens, machine)
+            for course in courses
+            if course.method.partition(":")[0] in methods and _thought(course.think) <= _thought(most)
+        ),
         key=lambda option: option.p50("tok") or 0.0,
     )
-    chosen, reason = choose(options, limits)
-    dead = dead_zone(options)
+
+
+def foreseen(
+    info: ModelInfo,
+    prompt_tokens: int,
+    ways: Sequence[Option],
+    limits: Sequence[Limit],
+    known: Known,
+    machine: Machine,
+) -> Preview:
+    """Each way's costs and accuracy, and the choice."""
+    chosen, reason = choose(ways, limits)
+    dead = dead_zone(ways)
     return Preview(
         model=info.name,
         prompt_tokens=prompt_tokens,
         budget=tuple(limits),
-        rows=tuple(_row(option, limits, option in dead, option is chosen) for option in options),
+        rows=tuple(_row(option, limits, option in dead, option is chosen) for option in ways),
         reason=reason,
         answers=known.basis,
-        like=like,
+        like=len(ways[0].course.tokens) if known.record is not None else 0,
         device="measured" if machine.measured else "guess",
         notes=tuple(_notes(known, machine)),
     )
 
 
-def choose(options: Sequence[Option], limits: Sequence[Limit]) -> tuple[Option, str]:
-    """The way whose expected accuracy, less a little for its cost, is highest among those that fit.
+def choose(ways: Sequence[Option], limits: Sequence[Limit]) -> tuple[Option, str]:
+    """The way that is most often right within the limits, less a little for its cost.
 
-    Where nothing fits, no thinking; where no accuracy is known, the most thinking that fits.
+    Where no accuracy is known, the most thinking of which nine of ten fit. Where nothing helps, no thinking.
     """
-    fitting = [option for option in options if option.fits(limits)]
-    direct = next((option for option in options if option.course.think == "off"), options[0])
-    if not fitting:
-        return direct, "nothing fits the budget in nine of ten cases: it answers directly"
-    alive = [option for option in fitting if option not in dead_zone(options)] or [direct]
-    if any(option.course.accuracy is None for option in alive):
-        return alive[-1], "the most thinking that fits: nobody has measured this model"
+    direct = next((option for option in ways if option.course.think == "off"), ways[0])
+    alive = [option for option in ways if option not in dead_zone(ways)]
+    if any(option.course.results is None for option in alive):
+        fitting = [option for option in alive if option.fits(limits)]
+        if not fitting:
+            return direct, "nothing is sure to fit the budget: it answers directly"
+        return fitting[-1], "the most thinking that fits: nobody has measured this model"
+    expected = {id(option): _mean(option, limits) for option in alive}
+    if not any(option.within(limits).any() for option in alive):
+        return direct, "nothing fits the budget: it answers directly"
     dearest = max(option.p50("FLOP") or 0.0 for option in alive) or 1.0
 
     def share(option: Option) -> float:
         """Of the budget, or of the dearest way's cost."""
         if limits:
-            return max((option.p50(limit.unit) or 0.0) / limit.amount for limit in limits)
+            return min(1.0, max((option.p50(limit.unit) or 0.0) / limit.amount for limit in limits))
         return (option.p50("FLOP") or 0.0) / dearest
 
-    best = max(alive, key=lambda option: _mean(option) - COST_WEIGHT * share(option))
-    others = sorted((option for option in alive if option is not best), key=_mean, reverse=True)
-    beside = f"; {others[0].label} in {100 * _mean(others[0]):.0f} %" if others else ""
-    return best, f"expected to be right in {100 * _mean(best):.0f} %{beside}"
+    best = max(alive, key=lambda option: expected[id(option)] - COST_WEIGHT * share(option))
+    others = sorted(
+        (option for option in alive if option is not best), key=lambda option: -expected[id(option)]
+    )
+    beside = f"; {others[0].label} in {100 * expected[id(others[0])]:.0f} %" if others else ""
+    within = " within the budget" if limits else ""
+    return best, f"expected to be right{within} in {100 * expected[id(best)]:.0f} %{beside}"
 
 
-def dead_zone(options: Sequence[Option]) -> list[Option]:
+def dead_zone(ways: Sequence[Option]) -> list[Option]:
     """Those that think and are yet expected to be right less often than without thinking."""
-    still = [_mean(option) for option in options if option.course.think == "off" and option.course.accuracy]
-    if not still:
-        return []
+    known = [option for option in ways if option.course.results is not None]
+    still = [_mean(option) for option in known if option.course.think == "off"]
     return [
-        option
-        for option in options
-        if option.course.think != "off" and option.course.accuracy and _mean(option) < max(still)
+        option for option in known if still and option.course.think != "off" and _mean(option) < max(still)
     ]
 
 
 def _option(course: Course, prompt: int, machine: Machine) -> Option:
     seconds = machine.seconds(prompt, course.path, course.tokens)
-    joules = seconds * machine.watts if seconds is not None and machine.watts is not None else None
-    return Option(
-        course,
-        {
-            "tok": _quantiles(course.tokens + prompt, "tok"),
-            "s": _quantiles(seconds, "s"),
-            "J": _quantiles(joules, "J"),
-            "FLOP": _quantiles(machine.flops(prompt, course.path, course.tokens), "FLOP"),
-        },
-    )
+    each: dict[BudgetUnit, Figures | None] = {
+        "tok": course.tokens + prompt,
+        "s": seconds,
+        "J": seconds * machine.watts if seconds is not None and machine.watts is not None else None,
+        "FLOP": machine.flops(prompt, course.path, course.tokens),
+    }
+    return Option(course, each, {unit: _quantiles(costs, unit) for unit, costs in each.items()})
 
 
 def _quantiles(values: Figures | None, unit: BudgetUnit) -> Spread:
@@ -150,7 +175,7 @@ def _quantile(values: Figures, share: float) -> float:
 
 
 def _row(option: Option, limits: Sequence[Limit], dead: bool, chosen: bool) -> PreviewRow:
-    believed = option.course.accuracy
+    believed = option.accuracy()
     low, high = believed.interval if believed is not None else (None, None)
     return PreviewRow(
         method=option.course.method,
@@ -168,8 +193,8 @@ def _row(option: Option, limits: Sequence[Limit], dead: bool, chosen: bool) -> P
     )
 
 
-def _mean(option: Option) -> float:
-    believed: Beta | None = option.course.accuracy
+def _mean(option: Option, limits: Sequence[Limit] = ()) -> float:
+    believed = option.accuracy(limits)
     return believed.mean if believed is not None else 0.0
 
 
