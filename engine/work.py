@@ -35,7 +35,7 @@ async def work(job: Job, model: LoadedModel, tell_loading: Callable[[Loading], N
     if waited or job.request is None:
         methods = (
             *(
-                MethodInfo(method.name, method.thinks, method.candidates)
+                MethodInfo(method.name, method.thinks, method.candidates, method.searches)
                 for method in METHODS.values()
             ),
             MethodInfo(AUTO, thinks=True),

@@ -80,7 +80,7 @@ class Plan:
             (method.name, budget)
             for method in chosen
             for budget in budgets
-            if method.thinks == (budget != "off") or method.candidates > 1
+            if method.thinks == (budget != "off") or (method.candidates > 1 and not method.searches)
         ]
         for method in chosen if self.methods else ():
             if method.name not in {name for name, _ in pairs}:
@@ -117,5 +117,5 @@ def _methods(names: tuple[str, ...] | None, known: Sequence[MethodInfo], info: M
             raise CommandError(f"there is no method {name!r}", f"methods: {', '.join(by_name)}", status=2)
         if method.candidates > 1 and ":" not in name:
             name = f"{name}:{method.candidates}"
-        chosen.append(MethodInfo(name, method.thinks, method.candidates))
+        chosen.append(msgspec.structs.replace(method, name=name))
     return chosen

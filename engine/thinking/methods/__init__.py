@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from engine.thinking.context import Context
-from engine.thinking.methods import best, cot, direct, exit, refine, vote
+from engine.thinking.methods import beam, best, cot, direct, exit, mcts, refine, vote
 from engine.thinking.refusals import UsageError
 
 MOST = 64
@@ -27,6 +27,8 @@ class Method:
     run: Callable[[Context], Awaitable[None]]
     number: int | None = None
     samples: bool = False
+    searches: bool = False
+    """Its candidates are thoughts that it goes on with or gives up: without thinking it has none."""
 
     @property
     def candidates(self) -> int:
@@ -47,6 +49,8 @@ METHODS = {
         Method("refine", thinks=True, run=refine.run, number=4),
         Method("vote", thinks=True, run=vote.run, number=8, samples=True),
         Method("best", thinks=True, run=best.run, number=8, samples=True),
+        Method("beam", thinks=True, run=beam.run, number=8, samples=True, searches=True),
+        Method("mcts", thinks=True, run=mcts.run, number=16, samples=True, searches=True),
     )
 }
 
