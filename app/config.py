@@ -18,7 +18,8 @@ from msgspec import Struct
 from app import locations
 from app.errors import CommandError, reason
 from app.files import write_atomically
-from engine.protocol import KV, ModelSpec, Overflow, Sampling, Think
+from engine.protocol import KV, Limit, ModelSpec, Overflow, Sampling, Think
+from engine.protocol.budget import EXAMPLES, parse_limits
 from engine.protocol.quant import parse_quant
 
 ShowThinking = Literal["hidden", "line", "full"]
@@ -42,6 +43,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     draft: str | None = None
     """Who guesses ahead; None: the text itself, where that pays."""
     think: Think = "max"
+    min_think: int = 0
+    """Tokens below which the model is not let end its thoughts."""
+    budget: str | None = None
+    """What an answer may spend in all: `30s,2000tok`."""
     method: str | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -83,6 +88,10 @@ class Settings(Struct, frozen=True, kw_only=True):
             deterministic=self.deterministic,
             draft=self.draft,
         )
+
+    def limits(self) -> tuple[Limit, ...]:
+        """What an answer may spend in all, by unit."""
+        return parse_limits([self.budget] if self.budget else [])
 
     def sampling(self) -> Sampling:
         """How tokens are chosen."""
@@ -212,6 +221,18 @@ def size(value: object) -> int:
     return count
 
 
+def budget(value: object) -> str:
+    """Limits as `engine.protocol.budget` reads them, several apart by commas or in a list; off is none.
+
+    Raises ValueError.
+    """
+    parts = value if isinstance(value, list | tuple) else [value]
+    text = ",".join(part for part in map(str, parts) if part != "off")
+    if text:
+        parse_limits([text])
+    return text
+
+
 def quantization(value: object) -> str:
     """Text as `engine.protocol.quant` reads it. Raises ValueError."""
     parse_quant(str(value))
@@ -281,6 +302,8 @@ _KINDS: dict[str, _Kind] = {
     "kv": _one_of(get_args(KV)),
     "deterministic": _Kind("true or false", _truth),
     "draft": _Kind("a model, exit:N or off", _text),
+    "min_think": _NATURAL,
+    "budget": _Kind(f"an amount such as {EXAMPLES}, or off", budget),
     "think": _Kind("off, max or a number of tokens, or auto", _think_or_auto),
     "method": _NAME,
     "temperature": _Kind("a number from 0 up", _number(0, 1e6)),
@@ -303,6 +326,8 @@ class Remembered(Struct, frozen=True, kw_only=True):
     """Choices made in the app, kept for the next time; None where nothing was chosen."""
 
     think: Think | None = None
+    budget: str | None = None
+    method: str | None = None
     theme: str | None = None
     show_thinking: ShowThinking | None = None
     meter: bool | None = None

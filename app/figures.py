@@ -9,14 +9,14 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engine.protocol import Answer, Quantity, Receipt, Summary, TokenCounts, Voted
+from engine.protocol import Answer, Budgeted, Quantity, Receipt, Summary, TokenCounts, Voted
 
 MARKS = {"measured": "●", "derived": "◐", "apportioned": "◐", "modelled": "○", "unavailable": ""}
 LEGEND = "● measured  ◐ derived or apportioned  ○ modelled  n/a unknown"
 UNKNOWN = "n/a"
 FINISHES = {
     "stop": "",
-    "budget": "thought cut by the budget",
+    "budget": "cut by the budget",
     "length": "cut at the token limit",
     "cancelled": "stopped",
     "error": "failed",
@@ -47,6 +47,8 @@ def amount(value: float, unit: str) -> str:
             return size(value)
         case "tok/s":
             return rate(value)
+        case "tok":
+            return f"{count(round(value))} tok"
         case "1":
             return f"{100 * value:.1f} %"
         case "money":
@@ -129,11 +131,19 @@ def receipt_line(answer: Answer, place: tuple[int, int] | None = None) -> str:
         guesses(tokens.draft_accepted, tokens.draft_rejected),
         quantity(receipt.compute.flops.total),
         f"energy {UNKNOWN}" if energy.value is None else quantity(energy),
+        *map(budgeted, receipt.budget),
         sureness(answer),
         f"{len(left_out)} turns {SUMMARIZED if answer.summary else DROPPED}" if left_out else "",
         FINISHES[answer.finish],
     ]
     return " · ".join(part for part in parts if part)
+
+
+def budgeted(state: Budgeted) -> str:
+    """What was spent of a limit: `412 tok of 500 tok`, `1.9s of 2.5s (raised)`."""
+    spent = quantity(state.spent, mark=state.spent.method == "modelled")
+    limit = amount(state.limit.amount, state.limit.unit)
+    return f"{spent} of {limit}{' (raised)' if state.raised else ''}"
 
 
 def sureness(answer: Answer) -> str:
@@ -231,6 +241,7 @@ def main_figures(receipt: Receipt) -> tuple[Figure, ...]:
         "energy": energy.total,
         "energy, thinking": energy.thinking,
         "energy, answer": energy.answer,
+        **{f"of the budget of {amount(s.limit.amount, s.limit.unit)}": s.spent for s in receipt.budget},
     }
     return tuple(
         Figure(label, quantity(row, mark=False), MARKS[row.method], row.source or "; ".join(row.reasons))

@@ -84,6 +84,16 @@ Examples:
     help="How many tokens the answer may think; auto has the method planned, too.",
 )
 @click.option(
+    "--min-think", type=int, metavar="N", help="Tokens below which the model may not end its thought."
+)
+@click.option(
+    "--budget",
+    multiple=True,
+    metavar="2000tok|30s|2kJ|5TFLOP",
+    help="The most that the whole answer may spend, hidden work included; may be repeated: "
+    "the tightest binds.",
+)
+@click.option(
     "--method",
     metavar="NAME",
     help="direct (no thinking), cot (think, then answer), refine:K (cot, its sums checked as they are "
@@ -126,13 +136,14 @@ def ask(
     preview: bool,
     save: bool,
     go_on: bool,
+    budget: tuple[str, ...],
     **flags: str | float | bool | None,
 ) -> None:
     """Ask PROMPT and print the answer.
 
     PROMPT may be - for standard input; a prompt and piped input are joined, the prompt first.
     """
-    configuration = config.load(flags)
+    configuration = config.load({**flags, "budget": ",".join(budget) or None})
     for warning in configuration.warnings:
         click.echo(clean(warning), err=True)
     settings = configuration.settings
@@ -162,6 +173,8 @@ def ask(
         messages=messages,
         method=settings.method,
         think=settings.think,
+        least_thinking=settings.min_think,
+        budget=settings.limits(),
         sampling=settings.sampling(),
         max_tokens=settings.max_tokens,
         confidence=settings.confidence,
@@ -183,6 +196,8 @@ def ask(
         click.echo(click.style(figures.receipt_line(answer), dim=True), err=True)
     elif answer.finish == "length" and not as_json:
         click.echo("the answer was cut at its token limit", err=True)
+    if not as_json and any(state.spent.method == "modelled" for state in answer.receipt.budget):
+        click.echo("joules are estimated: there is no energy counter here", err=True)
     if answer.finish == "cancelled":
         raise CommandError("the engine was stopped before the answer ended", "ask again")
 

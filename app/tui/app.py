@@ -115,7 +115,7 @@ def run(flags: Mapping[str, object] | None = None, resume: str | None = None) ->
     recalled = config.recalled()
     kept = {
         key: value
-        for key in ("think", "theme", "show_thinking")
+        for key in ("think", "budget", "method", "theme", "show_thinking")
         if origins[key] == "default" and (value := getattr(recalled, key)) is not None
     }
     services = Services(

@@ -10,6 +10,20 @@ from app.tui import full_context
 Where = Literal["anywhere", "prompt", "transcript"]
 
 
+METHODS = (
+    ("off", "cot where it may think, else direct"),
+    ("auto", "what pays most for the question and the budget"),
+    ("cot", "think, then answer"),
+    ("exit", "think until the answer is settled"),
+    ("refine:4", "think, and be told of wrong sums as they are written"),
+    ("vote:8", "what most of up to 8 answers say"),
+    ("best:8", "the soundest of 8 answers"),
+    ("beam:8", "search step by step, keeping the best 8"),
+    ("mcts:16", "search by 16 roll-outs"),
+)
+"""What `/method` can begin with; a number after the colon is how many."""
+
+
 @dataclass(frozen=True)
 class Command:
     """Something that a person can do. `keys` begin with the primary one; `slash` has no `/`."""
@@ -64,6 +78,16 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "think-less", "Think less", "lower the budget; while an answer thinks, its own",
         ("f3", "ctrl+down", "alt+minus"),
+    ),
+    Command(
+        "budget", "Budget", "the most that the whole of the next answers may spend",
+        slash="budget", argument="off|2000tok|30s|2kJ|5TFLOP",
+        choices=(("off", "no limit but the thinking's"),),
+    ),
+    Command(
+        "method", "Method", "how the next answers are found",
+        slash="method", argument="off|NAME",
+        choices=METHODS,
     ),
     Command(
         "preview", "Preview", "what each method would cost for what is written, to choose one",

@@ -21,6 +21,7 @@ from engine.protocol import (
     Event,
     Failed,
     Finished,
+    Limit,
     Message,
     ModelSpec,
     Notice,
@@ -94,8 +95,9 @@ class Conversation:
         """Record what the person says. Raises CommandError where it cannot be kept."""
         return self.recorder.user_turn(text)
 
-    def ask(self, think: Think, method: str | None = None) -> Asked:
-        """Record that the last turn is to be answered, with this method or the one that is set.
+    def ask(self, think: Think, method: str | None = None, budget: tuple[Limit, ...] = ()) -> Asked:
+        """Record that the last turn is to be answered: with this method, or the one that follows from the
+        thinking, and at most so much spent.
 
         Raises CommandError where it is no question of the person, or cannot be kept.
         """
@@ -105,8 +107,9 @@ class Conversation:
         settings = self._settings
         request = self.recorder.request(
             self.spec,
-            method=method or settings.method,
+            method=method,
             think=think,
+            budget=budget,
             sampling=settings.sampling(),
             max_tokens=settings.max_tokens,
             confidence=settings.confidence,
@@ -144,11 +147,16 @@ class Conversation:
         except Exception as error:
             yield _broken(error)
 
-    async def preview(self, question: str) -> AsyncGenerator[PreviewEvent, None]:
+    async def preview(
+        self, question: str, budget: tuple[Limit, ...] = ()
+    ) -> AsyncGenerator[PreviewEvent, None]:
         """What an answer to this would cost here; nothing is recorded. Ends with Previewed or Failed."""
         before = self._recorder.messages() if self._recorder is not None else ()
         request = PreviewRequest(
-            id=f"preview-{uuid4().hex}", spec=self.spec, messages=(*before, Message("user", question))
+            id=f"preview-{uuid4().hex}",
+            spec=self.spec,
+            messages=(*before, Message("user", question)),
+            budget=budget,
         )
         try:
             async for event in self._engine.preview(request):

@@ -13,6 +13,10 @@ class Effort:
 
     think: Think = "max"
     steps: tuple[int, ...] = ()
+    method: str = ""
+    """The method, where it does not follow from the thinking."""
+    budget: str = ""
+    """What the whole answer may spend, as it was written; empty for no limit."""
 
     @property
     def level(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from app import figures
-from engine.protocol import Metered
+from engine.protocol import BudgetUnit, Metered
 
 
 class MemoryShare(NamedTuple):
@@ -67,6 +67,23 @@ def context_left(sample: Metered | None) -> str:
     if sample is None:
         return figures.UNKNOWN
     return figures.count(max(0, sample.context_limit - sample.context_used))
+
+
+def budgets(sample: Metered | None) -> tuple[tuple[str, str, float], ...]:
+    """Of each limit: its name, what is spent of it in words, and as a share."""
+    if sample is None:
+        return ()
+    return tuple(
+        (
+            LIMITED[state.limit.unit],
+            figures.budgeted(state),
+            min(1.0, (state.spent.value or 0) / state.limit.amount),
+        )
+        for state in sample.budget
+    )
+
+
+LIMITED: dict[BudgetUnit, str] = {"tok": "tokens", "s": "time", "J": "energy", "FLOP": "compute"}
 
 
 NEARLY_FULL = 0.8

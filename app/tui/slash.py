@@ -36,6 +36,13 @@ async def _run(screen: ChatScreen, command: Command, argument: str) -> None:
                 screen.set_think(config.think(argument.replace(",", "")))
             except ValueError:
                 raise CommandError(f"/think {argument}: give off, max or a number of tokens") from None
+        case "budget":
+            try:
+                screen.set_budget(config.budget(argument))
+            except ValueError as error:
+                raise CommandError(f"/budget: {error}") from None
+        case "method":
+            screen.set_method("" if argument == "off" else argument)
         case "theme":
             names = [theme.name.removeprefix("mull-") for theme in OWN]
             if argument not in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from textual import events, on, work
@@ -12,7 +13,6 @@ from app.sanitise import clean, clean_line
 from app.sessions.tree import Turn
 from app.tui import messages
 from app.tui.commands import completions
-from app.tui.effort import Effort
 from app.tui.keymap import bindings
 from app.tui.screens.chat_answers import ChatAnswers
 from app.tui.screens.chat_layout import SHOWN_TURNS
@@ -175,8 +175,18 @@ class ChatScreen(ChatAnswers):
 
     def set_think(self, think: Think) -> None:
         """Set how much the next answer may think, and remember it."""
-        self.effort = Effort(think, self.effort.steps)
+        self.effort = replace(self.effort, think=think)
         self.services.remember("think", think)
+
+    def set_budget(self, budget: str) -> None:
+        """Set what the whole of the next answer may spend, empty for no limit, and remember it."""
+        self.effort = replace(self.effort, budget=budget)
+        self.services.remember("budget", budget)
+
+    def set_method(self, method: str) -> None:
+        """Set how the next answer is found, empty for what follows from the thinking, and remember it."""
+        self.effort = replace(self.effort, method=method)
+        self.services.remember("method", method)
 
     @on(messages.DialTurned)
     async def _turn_dial(self, event: messages.DialTurned) -> None:
@@ -214,7 +224,7 @@ class ChatScreen(ChatAnswers):
         """Show what each method would cost for this; answer with the one that is chosen."""
         from app.tui.screens.preview import PreviewScreen
 
-        events = self.conversation.preview(question)
+        events = self.conversation.preview(question, self.limits)
         way = await self.app.push_screen_wait(PreviewScreen(question, events))
         if way is not None:
             self.prompt.clear()

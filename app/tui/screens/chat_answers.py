@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 
@@ -14,7 +15,6 @@ from textual.worker import Worker
 from app.errors import CommandError
 from app.sanitise import clean_line
 from app.sessions.tree import Turn
-from app.tui.effort import Effort
 from app.tui.full_context import WayOut, effect
 from app.tui.live_answer import LiveAnswer
 from app.tui.screens.chat_layout import ERROR_S, SHOWN_TURNS, ChatLayout
@@ -22,7 +22,8 @@ from app.tui.services import Services
 from app.tui.widgets.answer_turn import AnswerTurn
 from app.tui.widgets.failure import Failure
 from app.tui.widgets.user_turn import UserTurn
-from engine.protocol import Cancel, Event, Failed, Loaded, Loading, Metered, Overflow, Started
+from engine.protocol import Cancel, Event, Failed, Limit, Loaded, Loading, Metered, Overflow, Started
+from engine.protocol.budget import parse_limits
 from engine.protocol.preview import PreviewRow
 
 FRAMES_PER_SECOND = 13
@@ -88,7 +89,7 @@ class ChatAnswers(ChatLayout):
             case Loaded(model=model):
                 self.model = model
                 self.top.model, self.top.progress = model, None
-                self.effort = Effort(self.effort.think, model.think_steps)
+                self.effort = replace(self.effort, steps=model.think_steps)
                 self.effort_line.can_think = model.thinking_format is not None
             case Started():
                 self.rates = ()
@@ -157,6 +158,11 @@ class ChatAnswers(ChatLayout):
             self.set_overflow(way)
             await self.retry(failed)
 
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """What the whole of the next answer may spend."""
+        return parse_limits([self.effort.budget] if self.effort.budget else [])
+
     async def begin_answer(self, way: PreviewRow | None = None) -> None:
         """Have the turn where the conversation is answered, below what is shown of it."""
         if len(self.transcript.turns) > SHOWN_TURNS:
@@ -164,7 +170,11 @@ class ChatAnswers(ChatLayout):
             await self.show_path()
         think = "off" if self.model is not None and self.model.thinking_format is None else self.effort.think
         try:
-            asked = self.conversation.ask(way.think, way.method) if way else self.conversation.ask(think)
+            asked = self.conversation.ask(
+                way.think if way else think,
+                way.method if way else self.effort.method or None,
+                self.limits,
+            )
         except CommandError as error:
             self.report(error)
             return

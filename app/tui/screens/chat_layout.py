@@ -96,7 +96,9 @@ class ChatLayout(Screen[None]):
         self.shown_turns = SHOWN_TURNS
         self.activity = ""
         """What the running answer is doing; empty while none runs."""
-        self.set_reactive(ChatLayout.effort, Effort(services.settings.think))
+        settings = services.settings
+        effort = Effort(settings.think, (), settings.method or "", settings.budget or "")
+        self.set_reactive(ChatLayout.effort, effort)
         self.set_reactive(ChatLayout.thoughts, services.settings.show_thinking)
         self.set_reactive(ChatLayout.meter, services.meter)
 

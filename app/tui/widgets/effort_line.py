@@ -86,6 +86,9 @@ class EffortLine(Horizontal):
             return Content.styled("this model does not think", "$mull-muted")
         effort = self.effort
         value = effort.think if isinstance(effort.think, str) else f"{figures.count(effort.think)} tok"
+        more = Content.styled(
+            "".join(f" · {part}" for part in (effort.method, effort.budget) if part), "bold"
+        )
         if not effort.steps:  # the model's own are not known yet
-            return Content.assemble("think ", (value, "bold"))
-        return Content.assemble("think ", dots(effort.level, effort.levels), " ", (value, "bold"))
+            return Content.assemble("think ", (value, "bold"), more)
+        return Content.assemble("think ", dots(effort.level, effort.levels), " ", (value, "bold"), more)

@@ -51,8 +51,8 @@ class MeterPane(VerticalScroll, can_focus=False):
             yield Static(id="speed")
             yield Sparkline([], id="spark")
             yield Static(id="rates")
-        for part in ("memory", "context", "answer", "next"):
-            with Vertical():
+        for part in ("budget", "memory", "context", "answer", "next"):
+            with Vertical(id=f"part-{part}"):
                 yield Static(id=part)
 
     def on_mount(self) -> None:
@@ -67,6 +67,9 @@ class MeterPane(VerticalScroll, can_focus=False):
             return
         self._put("speed", heading("speed", readings.speed(self.sample)))
         self._put("rates", *self._rate_lines())
+        budget = self._budget_lines()
+        self.query_one("#part-budget").display = bool(budget)
+        self._put("budget", *budget)
         self._put("memory", *self._memory_lines())
         self._put("context", *self._context_lines())
         self._put("answer", *self._answer_lines())
@@ -81,6 +84,13 @@ class MeterPane(VerticalScroll, can_focus=False):
             lines.append(row("cached", f"{figures.count(self.sample.cached_tokens)} tok"))
         if guesses := readings.guesses(self.sample):
             lines.append(row("guesses right", guesses))
+        return lines
+
+    def _budget_lines(self) -> list[Content]:
+        """What is spent of each limit; nothing where there is none."""
+        lines = []
+        for name, spent, share in readings.budgets(self.sample):
+            lines += [heading(f"budget, {name}"), row("", spent), progress(share, WIDTH)]
         return lines
 
     def _memory_lines(self) -> list[Content]:

@@ -89,6 +89,13 @@ class MeterStrip(Vertical):
             spent = (sample.flops_prefill, sample.flops_thinking, sample.flops_answer)
             phases = [figures.amount(value, "FLOP") for value in spent]
         compute = (("prefill", phases[0]), ("think", phases[1]), ("answer", phases[2]))
+        if budgets := readings.budgets(sample):
+            return self._fitting(
+                0,
+                _labelled(*(("budget", spent) for _, spent, _ in budgets), *compute),
+                _labelled(*(("budget", spent) for _, spent, _ in budgets)),
+                _labelled(("budget", max(budgets, key=lambda one: one[2])[1])),
+            )
         if sample is None:
             return _labelled(*compute, ("next token", figures.UNKNOWN))
         return self._fitting(

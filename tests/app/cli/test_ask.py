@@ -294,3 +294,28 @@ def test_a_folder_named_as_the_bundled_model_does_not_take_its_place(home: Home)
         assert "config.json" in one_line(home.run("ask", "--model", "./tiny", QUESTION), 1)
     finally:
         shutil.rmtree(folder)
+
+
+def test_a_budget_holds_for_all_that_an_answer_spends(home: Home) -> None:
+    answer = home.ask("--budget", "90tok", "--budget", "1min,900MFLOP", "What is 48 + 26 - 11 + 8?")
+    by_unit = {state["limit"]["unit"]: state for state in answer["receipt"]["budget"]}
+    assert set(by_unit) == {"tok", "s", "FLOP"}
+    assert all(state["spent"]["value"] <= state["limit"]["amount"] for state in by_unit.values())
+    assert by_unit["FLOP"]["spent"]["value"] == answer["receipt"]["compute"]["flops"]["total"]["value"]
+
+
+@pytest.mark.parametrize("budget", ["5 parsecs", "0tok", "-3s", "7"])
+def test_a_budget_that_is_none_is_refused_in_one_line(home: Home, budget: str) -> None:
+    line = one_line(home.run("ask", "--budget", budget, QUESTION), 2)
+    assert "--budget" in line and "2000tok, 30s, 2kJ or 5TFLOP" in line
+
+
+def test_joules_that_are_estimated_are_called_so(home: Home) -> None:
+    done = home.run("ask", "--budget", "500J", QUESTION)
+    assert done.returncode == 0 and "estimated" in done.stderr
+
+
+def test_a_minimum_of_thought_is_kept_and_one_above_the_maximum_is_refused(home: Home) -> None:
+    tokens = home.ask("--min-think", "60", QUESTION)["receipt"]["tokens"]
+    assert tokens["thinking"] + tokens["forced"] >= 60
+    assert "at least 60" in one_line(home.run("ask", "--min-think", "60", "--think", "20", QUESTION), 2)

@@ -6,7 +6,7 @@ import msgspec
 from chat_driver import answers, ask, chat, said, settle, text_of
 from textual.widgets import Static
 
-from engine.protocol import AnswerNow, More
+from engine.protocol import AnswerNow, Budgeted, Limit, More, measured
 
 
 async def test_thoughts_are_live_then_one_line_and_ctrl_o_shows_hides_and_cycles_them(kit) -> None:
@@ -149,3 +149,42 @@ async def test_ctrl_t_ends_the_thinking(kit) -> None:
         await settle(pilot)
         assert said(answers(app)[0]) == "2"
     assert kit.engine.controls == [AnswerNow()]
+
+
+async def test_a_budget_for_the_whole_answer_is_set_shown_sent_and_remembered(kit) -> None:
+    state = Budgeted(limit=Limit("s", 30.0), spent=measured(12.0, "s", "clock"))
+    script = [kit.started(), kit.think("first"), kit.metered(budget=(state,)), kit.hold, *kit.complete()]
+    app = kit.app(script)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await ask(pilot, "/budget 30s, 2 ktok")
+        dial = text_of(app.screen.query_one("#dial", Static))
+        assert "30s, 2 ktok" in dial
+        assert kit.remembered["budget"] == "30s, 2 ktok"
+        await ask(pilot)
+        assert "12.0s of 30.0s" in text_of(app.screen.query_one("#budget", Static))
+        assert kit.engine.requests[-1].budget == (Limit("s", 30.0), Limit("tok", 2000.0))
+        kit.engine.release()
+        await settle(pilot)
+        await ask(pilot, "/budget off")
+        assert "30s" not in text_of(app.screen.query_one("#dial", Static))
+
+
+async def test_a_budget_that_is_none_is_told_and_changes_nothing(kit) -> None:
+    app = kit.app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await ask(pilot, "/budget 5 parsecs")
+        [note] = app._notifications
+        assert "parsecs" in note.title
+        assert chat(app).effort.budget == ""
+
+
+async def test_a_method_is_set_shown_and_sent(kit) -> None:
+    app = kit.app(kit.complete())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await ask(pilot, "/method vote:5")
+        assert "vote:5" in text_of(app.screen.query_one("#dial", Static))
+        await ask(pilot)
+        assert kit.engine.requests[-1].method == "vote:5"
