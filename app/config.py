@@ -18,7 +18,8 @@ from msgspec import Struct
 from app import locations
 from app.errors import CommandError, reason
 from app.files import write_atomically
-from engine.protocol import KV, Limit, ModelSpec, Overflow, Sampling, Think
+from app.verifying import verifier_name
+from engine.protocol import KV, AnswerType, Limit, ModelSpec, Overflow, Sampling, Think
 from engine.protocol.budget import EXAMPLES, parse_limits
 from engine.protocol.quant import parse_quant
 
@@ -48,6 +49,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     budget: str | None = None
     """What an answer may spend in all: `30s,2000tok`."""
     method: str | None = None
+    type: AnswerType | None = None
+    """How answers are compared; None: by the type that they are found to have."""
+    verifier: str | None = None
+    """Who chooses among several answers, as `app.verifying` reads it; None: whoever fits their type."""
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -306,6 +311,8 @@ _KINDS: dict[str, _Kind] = {
     "budget": _Kind(f"an amount such as {EXAMPLES}, or off", budget),
     "think": _Kind("off, max or a number of tokens, or auto", _think_or_auto),
     "method": _NAME,
+    "type": _one_of(get_args(AnswerType)),
+    "verifier": _Kind("steps, confidence, tests:FILE, judge or consistency", verifier_name),
     "temperature": _Kind("a number from 0 up", _number(0, 1e6)),
     "top_p": _Kind("a number from 0 to 1", _number(0, 1)),
     "top_k": _NATURAL,

@@ -18,6 +18,7 @@ from app.errors import CommandError, reason
 from app.sanitise import Sanitiser, clean
 from app.sessions.journal import storable
 from app.sessions.recorder import Recorder
+from app.verifying import read_verifier
 from engine.protocol import (
     QUIET,
     Answer,
@@ -99,6 +100,16 @@ Examples:
     help="direct (no thinking), cot (think, then answer), refine:K (cot, its sums checked as they are "
     "written), vote:N or best:N (of N answers), auto (what pays most here, see --preview).",
 )
+@click.option(
+    "--type",
+    metavar="number|choice|expression|json|code|text",
+    help="How answers are compared with each other; the default is what they look like.",
+)
+@click.option(
+    "--verifier",
+    metavar="steps|confidence|tests:FILE|judge|consistency",
+    help="Who chooses among several answers; tests:FILE runs their code against Python tests, shut in.",
+)
 @click.option("--system", metavar="TEXT", help="A system message.")
 @click.option("--temperature", type=float, metavar="T", help="0 is greedy; the default is the model's own.")
 @click.option("--top-p", type=float, metavar="P", help="Sample from the likeliest tokens that make up P.")
@@ -172,6 +183,8 @@ def ask(
         spec=settings.spec(),
         messages=messages,
         method=settings.method,
+        answer_type=settings.type,
+        verifier=read_verifier(settings.verifier),
         think=settings.think,
         least_thinking=settings.min_think,
         budget=settings.limits(),

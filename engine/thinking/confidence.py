@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from engine.backend import Watch
@@ -10,6 +11,31 @@ from engine.protocol import Confidence
 WINDOW = 2048
 SHARE = 8
 """The window is a share of a short passage: one of 2,048 tokens would see nothing but the mean there."""
+
+
+def window_of(tokens: int) -> int:
+    """How many tokens of a passage of so many are a group."""
+    return max(1, min(WINDOW, tokens // SHARE))
+
+
+def lowest_group(watched: Sequence[Watch], window: int) -> float:
+    """The lowest mean confidence over so many tokens, or over all where there are fewer; 0 for none."""
+    window = min(window, len(watched))
+    if not window:
+        return 0.0
+    values = [watch.confidence for watch in watched]
+    group = lowest = sum(values[:window])
+    for at in range(window, len(values)):
+        group += values[at] - values[at - window]
+        lowest = min(lowest, group)
+    return lowest / window
+
+
+def likelihood(watched: Sequence[Watch]) -> float:
+    """In 0..1: the geometric mean of its tokens' probabilities; 0 for none."""
+    if not watched:
+        return 0.0
+    return math.exp(sum(watch.chosen for watch in watched) / len(watched))
 
 
 def confidence(watched: Sequence[Watch]) -> Confidence | None:
@@ -21,18 +47,12 @@ def confidence(watched: Sequence[Watch]) -> Confidence | None:
     if not watched:
         return None
     count = len(watched)
-    values = [watch.confidence for watch in watched]
-    window = max(1, min(WINDOW, count // SHARE))
-    group = sum(values[:window])
-    lowest = group
-    for at in range(window, count):
-        group += values[at] - values[at - window]
-        lowest = min(lowest, group)
+    window = window_of(count)
     return Confidence(
         tokens=count,
         entropy=sum(watch.entropy for watch in watched) / count,
         self_certainty=sum(watch.certainty for watch in watched) / count,
-        mean=sum(values) / count,
-        lowest=lowest / window,
+        mean=sum(watch.confidence for watch in watched) / count,
+        lowest=lowest_group(watched, window),
         window=window,
     )

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from engine.backend import Backend, Extension, Lease, Node, Sampler, Watch, WindDown
+from engine.backend import Account, Backend, Extension, Lease, Node, Sampler, Watch, WindDown
 from engine.meter.tally import Tally
-from engine.protocol import Decision, Delta, Event, Grew, Phase, TreeNode
+from engine.protocol import AnswerType, Decision, Delta, Event, Grew, Message, Phase, TreeNode, Verifier
 from engine.thinking.budget import RESERVE_TOKENS, ThinkingBudget
 from engine.thinking.formats import Resolved
 from engine.thinking.purse import Purse, Share
@@ -75,6 +75,12 @@ class Context:
     """A step of a thought, and no answer yet."""
     told: dict[str, TreeNode] = field(default_factory=dict)
     """What was told last of each step of a search, by its name."""
+    messages: tuple[Message, ...] = ()
+    """What the prompt says, the question last."""
+    answer_type: AnswerType | None = None
+    verifier: Verifier | None = None
+    judging: list[Account] = field(default_factory=list)
+    """Work that was done to choose among candidates."""
     score: float | None = None
     done: bool = False
     """It has answered, as far as its budget let it."""

@@ -40,6 +40,7 @@ from engine.thinking.prompt import Renderer
 from engine.thinking.purse import Purse
 from engine.thinking.refusals import NoMemory, UsageError
 from engine.thinking.trace import trace
+from engine.thinking.verifiers.tests import check as check_tests
 
 __all__ = ["Steering", "UsageError", "answer"]
 
@@ -204,7 +205,20 @@ def _spent(context: Context, fitted: Fitted) -> tuple[Spent, ...]:
         for one in context.branches
         if one.node is not None
     ]
-    return first, *others
+    return first, *_judged(context), *others
+
+
+def _judged(context: Context) -> list[Spent]:
+    """What it took to choose: all of it scoring, whatever it was put through the model for."""
+    return [
+        Spent(
+            "judge",
+            replace(account, forwarded=[replace(one, kind="score") for one in account.forwarded]),
+            None,
+            True,
+        )
+        for account in context.judging
+    ]
 
 
 def _trace(request: AnswerRequest, backend: Backend, context: Context) -> Trace:
@@ -225,6 +239,8 @@ def _method(request: AnswerRequest, backend: Backend) -> tuple[Method, Resolved 
         )
     if method.thinks and (method.searches or not method.samples) and not wants_thought:
         raise UsageError(f"method {name!r} thinks, but thinking is off", "leave one of the two out")
+    if request.verifier is not None and request.verifier.name == "tests":
+        check_tests(request.verifier.tests)
     if request.method is not None and not method.thinks and isinstance(request.think, int) and wants_thought:
         raise UsageError(
             f"method {name!r} does not think, but {request.think} tokens of thinking were asked for",
@@ -326,6 +342,9 @@ async def _context(
         watch=request.confidence,
         live=not request.bulk,
         number=method.number or 1,
+        messages=fitted.messages,
+        answer_type=request.answer_type,
+        verifier=request.verifier,
     )
     notices = [Notice(code="overflow", text=note) for note in fitted.notices]
     return context, fitted, notices + [Notice(code="thinking", text=note) for note in notes]

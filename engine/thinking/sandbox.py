@@ -120,7 +120,7 @@ async def _watched(
     out, err = bytearray(), bytearray()
     room = limits.output * 4  # bytes of UTF-8 at most
     over = asyncio.Event()
-    parts: list[asyncio.Task[object]] = [
+    parts: list[asyncio.Task[None] | asyncio.Task[int]] = [
         asyncio.create_task(_feed(process.stdin, stdin)),
         asyncio.create_task(_drain(process.stdout, out, room, over)),
         asyncio.create_task(_drain(process.stderr, err, room, over)),
@@ -139,7 +139,7 @@ async def _watched(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         too_much.cancel()
-        await asyncio.shield(asyncio.wait(parts))
+        await asyncio.shield(asyncio.gather(*parts, return_exceptions=True))
     texts = [bytes(one).decode("utf-8", "replace") for one in (out, err)]
     if any(len(text) > limits.output for text in texts):
         status = "output"

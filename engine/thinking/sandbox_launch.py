@@ -174,4 +174,5 @@ def main() -> None:
     os.waitpid(first, 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

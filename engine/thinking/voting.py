@@ -52,6 +52,21 @@ def until_settled(leader: int, second: int) -> int:
     return more
 
 
+def next_wave(votes: Sequence[Vote], asked: int, most: int) -> int:
+    """How many samples more are wanted after `asked`, at most `most` in all; 0 where the vote is over.
+
+    It is over where the heaviest answer has a lasting majority of samples, or where all that are left, of
+    weight 1 at most, could not make up for what it is ahead by.
+    """
+    left = most - asked
+    counts = [len(vote.candidates) for vote in votes]
+    leader, second = counts[0] if counts else 0, max(counts[1:], default=0)
+    ahead = votes[0].weight - (votes[1].weight if len(votes) > 1 else 0.0) if votes else 0.0
+    if settled(leader, second) or ahead > left:
+        return 0
+    return min(left, until_settled(leader, second))
+
+
 def decision(rule: str, votes: tuple[Vote, ...]) -> Decision:
     """The first vote chosen by a rule."""
     total = sum(vote.weight for vote in votes)

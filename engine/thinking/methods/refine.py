@@ -2,17 +2,22 @@
 
 Lines such as `12+7=19` are read and computed as they are written; after a wrong one the thought goes on with
 "Wait, let me check.". A check from outside is what makes correction pay: models that are asked to look for
-mistakes of their own get worse (Huang et al. 2023, arXiv:2310.01798).
+mistakes of their own get worse (Huang et al. 2023, arXiv:2310.01798). Code for which there are tests is
+checked by these instead: see `repair`.
 """
 
 from engine.tasks.steps import CHECK_PHRASE, first_wrong_line
 from engine.thinking.context import Context
+from engine.thinking.methods import repair
 
 WAIT = f"{CHECK_PHRASE}\n"
 
 
 async def run(ctx: Context) -> None:
-    """Prefill the prompt, think under the eyes of the checker, and answer."""
+    """Prefill the prompt, think under the eyes of the checker, and answer; or have tests check the answer."""
+    if ctx.verifier is not None and ctx.verifier.name == "tests":
+        await repair.run(ctx)
+        return
     await ctx.prefill()
     await ctx.reply(Checker(ctx.number))
 

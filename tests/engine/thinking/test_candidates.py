@@ -17,8 +17,9 @@ from engine.protocol import AnswerNow, Cancel, ModelSpec, Sampling, Started, Vot
 from engine.runtime.local import LocalBackend
 from engine.setup import open_backend
 from engine.tasks.answer_types import compare
-from engine.thinking.methods import best
 from engine.thinking.run import UsageError
+from engine.thinking.step_scorer import is_sound
+from engine.thinking.verifiers import sureness
 from engine.thinking.voting import count, settled, until_settled
 
 TINY = locate("tiny")
@@ -65,7 +66,10 @@ async def test_the_answer_that_most_samples_give_is_kept(tiny: LocalBackend) -> 
     most = max(map(len, by_answer.values()))
     [kept] = [candidate for candidate in answer.candidates if candidate.kept]
     assert kept.answer == answer.answer
-    assert len(by_answer[said_by[kept.id]]) == answer.decision.votes[0].weight == most
+    assert len(by_answer[said_by[kept.id]]) == most
+    for vote in answer.decision.votes:
+        scores = [one.score or 0.0 for one in answer.candidates if one.id in vote.candidates]
+        assert vote.weight == pytest.approx(sum(scores)) and all(0 < score <= 1 for score in scores)
     nothing_is_left(tiny)
 
 
@@ -132,7 +136,7 @@ async def test_a_thought_with_a_wrong_step_has_no_say(
         seen.append(thought)
         return thought.strip() != plain.thinking
 
-    monkeypatch.setattr(best, "is_sound", clears)
+    monkeypatch.setattr(sureness, "is_sound", clears)
     checked = (await Run(HARD)(tiny, method="best:8")).answer
     blamed = [thought.strip() == plain.thinking for thought in seen]
     assert [not one.score for one in checked.candidates] == blamed and True in blamed
@@ -159,7 +163,7 @@ async def test_a_thought_with_a_wrong_step_has_no_say(
     ],
 )
 def test_a_wrong_step_counts_where_it_is_not_taken_back_at_once(thought: str, sound: bool) -> None:
-    assert best.is_sound(thought) == sound
+    assert is_sound(thought) == sound
 
 
 async def test_answer_now_ends_every_candidate_and_begins_no_more(tiny: LocalBackend) -> None:
