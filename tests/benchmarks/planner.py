@@ -91,14 +91,11 @@ def quantiles(
     foretold: Mapping[str, Sequence[Option]],
     given: Mapping[str, Mapping[Way, Given]],
     record: CalibrationRecord,
-    ways: Sequence[Way],
 ) -> None:
     """Coverage, width and loss of each way's foreseen tokens, beside one quantile for all questions."""
     print(f"{'':>12} {'p90 covers':>11} {'p90/p50':>8}   pinball p50, p90 (against one for all questions)")
     for outcomes in record.outcomes:
         way = (outcomes.method, outcomes.think)
-        if way not in ways:
-            continue
         # without the prompt, which is known beforehand
         costs = np.array([float(one[way].line.tokens) for one in given.values()])
         prompts = np.array([float(prompt_of(one)) for one in given.values()])
@@ -170,8 +167,15 @@ def main() -> None:
     record = msgspec.json.decode(options.record.read_bytes(), type=CalibrationRecord)
     items = {item.digest: item for item in bundled("bundled", "test", options.problems, options.seed).items}
     given = answers(options.answers, items, record.fingerprint)
-    measured = [(outcomes.method, outcomes.think) for outcomes in record.outcomes]
-    ways = [way for way in measured if all(way in one for one in given.values())]
+    record = msgspec.structs.replace(
+        record,
+        outcomes=tuple(
+            outcomes
+            for outcomes in record.outcomes
+            if all((outcomes.method, outcomes.think) in one for one in given.values())
+        ),
+    )
+    ways = [(outcomes.method, outcomes.think) for outcomes in record.outcomes]
     config = msgspec.json.decode((locate(options.model) / "config.json").read_bytes())
     machine = Machine(shape_from_config(config), (), None, None, measured=False)
     print(
@@ -181,7 +185,7 @@ def main() -> None:
     foretold = {}
     for problem, one in given.items():
         foretold[problem] = survey(loaded, items[problem].prompt, prompt_of(one), known, machine, METHODS)
-    quantiles(foretold, given, record, ways)
+    quantiles(foretold, given, record)
     for unit in ("tok", "FLOP"):
         compared(foretold, given, ways, unit)
 

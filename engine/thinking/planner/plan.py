@@ -19,7 +19,7 @@ from engine.thinking.planner.courses import Beta, Course, Figures, guessed, meas
 from engine.thinking.planner.machine import Machine
 from engine.thinking.planner.store import Known
 
-COST_WEIGHT = 0.02
+COST_WEIGHT = 0.005
 """Of expected accuracy, given up to save all of the budget, or without one the cost of the dearest way."""
 
 
