@@ -14,8 +14,8 @@ MOST_BYTES = 1024 * 1024
 
 def verifier_name(value: object) -> str:
     """The text, where it names a verifier. Raises ValueError."""
-    name, _, file = str(value).partition(":")
-    if name not in get_args(VerifierName) or (name == "tests") != bool(file):
+    name, colon, file = str(value).partition(":")
+    if name not in get_args(VerifierName) or (name == "tests") != bool(colon) or bool(colon) != bool(file):
         raise ValueError
     return str(value)
 

@@ -66,9 +66,7 @@ async def test_a_model_that_is_asked_is_paid_for_as_scoring(tiny: LocalBackend, 
     tiny.runner.pool.check_integrity([])
 
 
-async def test_a_judge_who_prefers_whatever_comes_first_leaves_it_to_confidence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_judge_who_prefers_whatever_comes_first_leaves_it_to_confidence(tmp_path: Path) -> None:
     """Its prompts all end alike, so this model gives the same verdict in both orders."""
     after = {THINK: TWO, TWO: END, END: ONE, ONE: EOS}
     folder = scripted_checkpoint.write(tmp_path / "model", TINY, after, TOKENIZER.size)
