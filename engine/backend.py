@@ -424,10 +424,11 @@ class Backend(Protocol):
         """
         ...
 
-    async def cancel(self, node: Node, *, forget: bool = False) -> None:
+    async def cancel(self, node: Node, *, forget: bool = False, store: bool = True) -> None:
         """Release the node's pages; idempotent. The account stays readable.
 
-        What they hold is found again by prompts that begin alike, unless it is to be forgotten.
+        What they hold is found again by prompts that begin alike, unless it is to be forgotten; after a
+        restart, too, of what is worth to `store`.
         """
         ...
 

@@ -33,6 +33,7 @@ from engine.protocol import (
 )
 from engine.protocol.preview import Previewed, PreviewEvent, PreviewRequest
 from engine.protocol.replay import Replayed, ReplayEvent, ReplayRequest
+from engine.protocol.settling import Settled, SettlingEvent, SettlingRequest
 from engine.protocol.speed import Measured, SpeedEvent, SpeedRequest
 from engine.protocol.wire import (
     AnyEvent,
@@ -42,6 +43,7 @@ from engine.protocol.wire import (
     Load,
     Measure,
     Recompute,
+    Settle,
     Shutdown,
     Steer,
 )
@@ -56,7 +58,7 @@ HANDOVER_TIMEOUT_S = 600.0
 """How long an engine of another build may take to finish the answers under way."""
 
 
-Last = Loaded | Finished | Measured | Previewed | Replayed
+Last = Loaded | Finished | Measured | Previewed | Replayed | Settled
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,12 @@ class ResidentEngine:
         async with self._events(request.id, Recompute(request), Replayed) as events:
             async for event in events:
                 yield cast(ReplayEvent, event)
+
+    async def settling(self, request: SettlingRequest) -> AsyncGenerator[SettlingEvent, None]:
+        request = msgspec.structs.replace(request, spec=_absolute(request.spec))
+        async with self._events(request.id, Settle(request), Settled) as events:
+            async for event in events:
+                yield cast(SettlingEvent, event)
 
     async def control(self, answer_id: str, control: Control) -> None:
         if self._link is not None and self._link.alive:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from engine.protocol import AnswerRequest, Loading, ModelSpec, Queued
 from engine.protocol.preview import PreviewRequest
 from engine.protocol.replay import ReplayRequest
+from engine.protocol.settling import SettlingRequest
 from engine.protocol.speed import SpeedRequest
 from engine.protocol.wire import AnyEvent, EngineFrame, EventFrame, encode
 from engine.speed import Stop
@@ -62,12 +63,12 @@ class Client:
 
 @dataclass(eq=False)
 class Job:
-    """A model to load, to be asked, measured, replayed or to preview an answer with, for one client."""
+    """A model to load, to ask, measure, replay or probe, or to preview an answer with, for one client."""
 
     id: str
     client: Client
     model: ModelKey
-    request: AnswerRequest | SpeedRequest | PreviewRequest | ReplayRequest | None = None
+    request: AnswerRequest | SpeedRequest | PreviewRequest | ReplayRequest | SettlingRequest | None = None
     steering: Steering | Stop = field(default_factory=Steering)
     accepted_ns: int = field(default_factory=time.monotonic_ns)
     _ahead: int | None = None
@@ -80,8 +81,15 @@ class Job:
 
     @property
     def brief(self) -> bool:
-        """Where the model is there already, to load it is to say so, and a preview is a sum."""
-        return self.request is None or isinstance(self.request, PreviewRequest)
+        """Where the model is there already, to load it is to say so, a preview is a sum, and who looks for
+        where a thought settled gives way.
+        """
+        return self.request is None or self.idle or isinstance(self.request, PreviewRequest)
+
+    @property
+    def idle(self) -> bool:
+        """It is done while nobody wants anything else."""
+        return isinstance(self.request, SettlingRequest)
 
     @property
     def bulk(self) -> bool:

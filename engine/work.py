@@ -16,12 +16,14 @@ from engine.meter.receipt import Clock
 from engine.protocol import AnswerRequest, Failed, Finished, Loaded, Loading, MethodInfo
 from engine.protocol.preview import Previewed, PreviewRequest
 from engine.protocol.replay import Replayed, ReplayRequest
+from engine.protocol.settling import Settled, SettlingRequest
 from engine.protocol.speed import Measured, SpeedRequest
 from engine.replay.job import replay
 from engine.speed import Stop, Stopped, measure
 from engine.thinking.methods import METHODS
 from engine.thinking.methods.auto import AUTO, previewed, settled
 from engine.thinking.run import Steering, UsageError, answer
+from engine.thinking.settling import settle
 
 log = logging.getLogger("mull.engine")
 
@@ -52,6 +54,9 @@ async def work(job: Job, model: LoadedModel, tell_loading: Callable[[Loading], N
                 job.tell(Previewed(preview=await previewed(request, backend, model.calibrations)))
             case SpeedRequest() as request, Stop() as stop:
                 job.tell(Measured(report=await measure(request, backend, job.tell, stop)))
+            case SettlingRequest() as request, Stop() as stop:
+                clock = Clock(job.accepted_ns, time.monotonic_ns(), load_s)
+                job.tell(Settled(settling=await settle(request.answer, backend, clock, stop)))
             case ReplayRequest() as request, Stop() as stop:
                 job.tell(Replayed(report=await replay(request, backend, job.tell, stop)))
     except NotFinite as error:

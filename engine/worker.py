@@ -34,6 +34,7 @@ from engine.protocol.wire import (
     Measure,
     Query,
     Recompute,
+    Settle,
     Shutdown,
     StatusFrame,
     Steer,
@@ -139,6 +140,8 @@ class Worker:
                 self._accept(Job(request.id, client, ModelKey.of(request.spec), request))
             case Recompute(request=request):
                 self._accept(Job(request.id, client, ModelKey.of(request.spec), request, Stop()))
+            case Settle(request=request):
+                self._accept_idle(Job(request.id, client, ModelKey.of(request.spec), request, Stop()))
             case Steer(id=job_id, control=control):
                 for job in [*self._desk.waiting, *self._desk.running]:
                     if job.id == job_id and job.client is client:
@@ -153,8 +156,20 @@ class Worker:
 
     def _accept(self, job: Job) -> None:
         if not self._stopping.is_set():
+            for other in self._desk.running:
+                if other.idle:
+                    other.steering.control(Cancel())
             self._desk.accept(job)
             self._advance()
+
+    def _accept_idle(self, job: Job) -> None:
+        """Begin what is done only while nobody wants anything else, and with the model that is there."""
+        if not self._desk.idle:
+            job.tell(Failed(code="cancelled", message="the engine has something else to do"))
+        elif not self._model.has(job.model):
+            job.tell(Failed(code="cancelled", message="the model is no longer loaded", hint="ask again"))
+        else:
+            self._accept(job)
 
     def _control(self, job: Job, control: Control) -> None:
         """Steer a job; one that is stopped before it has begun does not begin."""

@@ -8,6 +8,7 @@ from typing import Protocol
 from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event
 from engine.protocol.preview import PreviewEvent, PreviewRequest
 from engine.protocol.replay import ReplayEvent, ReplayRequest
+from engine.protocol.settling import SettlingEvent, SettlingRequest
 from engine.protocol.spec import ModelSpec
 from engine.protocol.speed import SpeedEvent, SpeedRequest
 
@@ -41,6 +42,13 @@ class Engine(Protocol):
         """Recompute a recorded answer, loading the model first where needed: … then `Replayed` or `Failed`.
 
         Leaving the stream early cancels it.
+        """
+        ...
+
+    def settling(self, request: SettlingRequest) -> AsyncIterator[SettlingEvent]:
+        """Find where an answer's thought settled, if nothing else is to do: … then `Settled` or `Failed`.
+
+        It fails as soon as anything else is asked for. Leaving the stream early cancels it.
         """
         ...
 

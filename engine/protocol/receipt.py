@@ -338,6 +338,30 @@ class Planned(Struct, frozen=True, kw_only=True):
     tokens_p90: float | None
 
 
+class SettlingMark(Struct, frozen=True, kw_only=True):
+    """What would have been answered after so many tokens of a thought, as it is compared; empty: nothing."""
+
+    tokens: int
+    answer: str
+
+
+class Settling(Struct, frozen=True, kw_only=True):
+    """Where in a thought of so many tokens the answer stopped changing, found by probes after the answer.
+
+    After `settled` tokens, and at every later mark, it was what it is in the end; None, with the reason,
+    where that cannot be told. `budget` is the thinking budget that lets a thought come so far; 0 is off.
+    """
+
+    thought: int
+    settled: int | None
+    reason: str = ""
+    marks: tuple[SettlingMark, ...] = ()
+    """In order, from the last one where the answer was another."""
+    budget: int | None = None
+    receipt: Receipt
+    """What the probes cost; none of it is in the answer's own."""
+
+
 class Answer(Struct, frozen=True, kw_only=True):
     """What `mull ask --json` prints."""
 
@@ -359,6 +383,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     """Of a search, its steps in the order in which they were first taken."""
     trace: Trace | None = None
     """How each token came about; None where it was not asked for."""
+    settling: Settling | None = None
+    """Where its thought settled; None where that was not looked for."""
 
     def thought(self, candidate: str) -> str | None:
         """A candidate's thought, by the tree; None where there is none."""

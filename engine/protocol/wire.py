@@ -12,10 +12,11 @@ from msgspec import Struct
 from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event
 from engine.protocol.preview import PreviewEvent, PreviewRequest
 from engine.protocol.replay import ReplayEvent, ReplayRequest
+from engine.protocol.settling import SettlingEvent, SettlingRequest
 from engine.protocol.spec import ModelSpec
 from engine.protocol.speed import SpeedEvent, SpeedRequest
 
-AnyEvent = Event | SpeedEvent | PreviewEvent | ReplayEvent
+AnyEvent = Event | SpeedEvent | PreviewEvent | ReplayEvent | SettlingEvent
 """Of whatever was asked for."""
 
 MAX_FRAME = 64 * 1024 * 1024
@@ -61,6 +62,12 @@ class Recompute(Struct, frozen=True, tag="recompute"):
     request: ReplayRequest
 
 
+class Settle(Struct, frozen=True, tag="settle"):
+    """Find where a thought settled; answered by events under the request's id."""
+
+    request: SettlingRequest
+
+
 class Steer(Struct, frozen=True, tag="steer"):
     """Control a running answer; a measurement can be cancelled."""
 
@@ -99,7 +106,7 @@ class StatusFrame(Struct, frozen=True, tag="status"):
 
 
 Frame = TypeVar("Frame")
-ClientFrame = Hello | Load | Ask | Measure | Foresee | Recompute | Steer | Query | Shutdown
+ClientFrame = Hello | Load | Ask | Measure | Foresee | Recompute | Settle | Steer | Query | Shutdown
 EngineFrame = Welcome | EventFrame | StatusFrame
 
 _encoder = msgspec.msgpack.Encoder()

@@ -222,10 +222,10 @@ class LocalBackend:
                 await self.cancel(sequence, forget=True)
         return found
 
-    async def cancel(self, node: Node, *, forget: bool = False) -> None:
+    async def cancel(self, node: Node, *, forget: bool = False, store: bool = True) -> None:
         """Release the node's pages; idempotent. With the backend closed they are gone already."""
         if not self._closed:
-            await self._call(lambda: self._release(cast(sequences.Sequence, node), forget))
+            await self._call(lambda: self._release(cast(sequences.Sequence, node), forget, store))
 
     def memory(self) -> MemoryUse:
         """Bytes in use now."""
@@ -359,9 +359,9 @@ class LocalBackend:
         finally:
             await self.cancel(fork)
 
-    def _release(self, sequence: sequences.Sequence, forget: bool) -> None:
+    def _release(self, sequence: sequences.Sequence, forget: bool, store: bool) -> None:
         sequence.release(sound=not forget)
-        if self._store is not None and not forget:
+        if self._store is not None and store and not forget:
             self._store.offer(sequence.ids[: sequence.prompt])
         if self.speculation is not None:
             self.speculation.forget(sequence)
