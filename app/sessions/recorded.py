@@ -53,7 +53,7 @@ def recorded(text: str, store: Store | None = None) -> Recording:
             f"cannot read {text[:80]}: {reason(error) if isinstance(error, OSError) else error}"
         ) from error
     if "/" in text or path.suffix == ".json":
-        raise CommandError(f"there is no file {text[:200]}", "or give a session: see mull sessions")
+        raise CommandError(f"there is no file {text[:200]}", "a session goes by its id: see mull sessions")
     store = store or Store()
     return _of_tree(store.read(store.resolve(text)).tree)
 
@@ -88,7 +88,9 @@ def _of_tree(tree: Tree) -> Recording:
     found, untraced = [], []
     for turn in tree:
         if turn.answer is not None and turn.answer.trace is not None:
-            found.append(Recorded(turn.id, turn.answer, turn.answer.trace, tree.messages(turn.parent)))
+            trace = turn.answer.trace
+            messages = trace.messages or tree.messages(turn.parent)
+            found.append(Recorded(turn.id, turn.answer, trace, messages))
         elif turn.answer is not None:
             untraced.append(turn.id)
     return Recording(tuple(found), tuple(untraced))

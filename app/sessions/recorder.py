@@ -171,7 +171,7 @@ class Recorder:
         """
         session, opened = self._opened()
         if isinstance(event, Finished) and event.answer.trace is not None:
-            event = _without_messages(event, event.answer.trace)
+            event = _without(session.tree.messages(turn.parent), event, event.answer.trace)
         line = EventLine(
             turn=turn.id, at=round(self._clock.monotonic() - self._began[turn.id], 4), event=event
         )
@@ -218,6 +218,8 @@ class Recorder:
         return f"t{self._turns + 1}"
 
 
-def _without_messages(event: Finished, trace: Trace) -> Finished:
-    """What is kept of an answer's trace: the conversation is there as turns."""
+def _without(messages: tuple[Message, ...], event: Finished, trace: Trace) -> Finished:
+    """What is kept of an answer's trace: not its messages, where they are there as turns."""
+    if trace.messages != messages:  # a method told the model more
+        return event
     return replace(event, answer=replace(event.answer, trace=replace(trace, messages=())))

@@ -49,7 +49,7 @@ class Trace(Struct, frozen=True, kw_only=True):
     """All paths of an answer, and what they were computed with.
 
     `weights` is a digest of parts of the model's files, wherever these lie; `template` of its chat template.
-    `messages` are the conversation as it was asked; empty in a session, which has them as its turns.
+    `messages` are the conversation as it was asked; empty in a session that has them as its turns.
     """
 
     spec: ModelSpec

@@ -42,12 +42,13 @@ async def checked(
 
 def _prompt(request: ReplayRequest, recorded: Sequence[int], renderer: Renderer) -> str:
     """How the messages are rendered otherwise than they were; empty where they are not."""
-    if not request.messages:
+    messages = _sent(request, renderer)
+    if not messages:
         return "the messages that it answers are not there"
     first = ""
     for think in (True, False):
         try:
-            ids = renderer.render(_sent(request, renderer), think).ids
+            ids = renderer.render(messages, think).ids
         except ModelError as error:
             return str(error)
         if ids == list(recorded):
@@ -64,7 +65,8 @@ def _sent(request: ReplayRequest, renderer: Renderer) -> Sequence[Message]:
         (message.id or f"message {number}", message) for number, message in enumerate(request.messages, 1)
     ]
     messages = [message for name, message in named if name not in left_out]
-    return told(messages, answer.summary.text if answer.summary is not None else "", renderer)
+    summary = answer.summary.text if answer.summary is not None else ""
+    return told(messages, summary, renderer) if messages else ()
 
 
 def _apart(ids: Sequence[int], recorded: Sequence[int], renderer: Renderer) -> str:
@@ -114,7 +116,8 @@ def _counts(answer: Answer, paths: Sequence[Path]) -> Iterator[str]:
     """Where the receipt does not say what the trace does."""
     receipt, tokens = answer.receipt, answer.receipt.tokens
     name = next((one.id for one in answer.candidates if one.kept), "")
-    chain, kept = _chain(name, paths), _passages(name, paths)
+    chain = sorted({0, *_chain(name, paths)})  # what came of the prompt itself is the answer's, too
+    kept = [passage for number in chain for passage, _ in paths[number].passages]
     # a step of a search and the one after it may both have forwarded the token between them
     shared = max(0, len(chain) - 2)
     traced = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from engine.backend import Backend, Choice, Rechosen
+from engine.backend import Backend, Choice, OutOfContext, Rechosen
 from engine.protocol.replay import Difference, Mismatch, PathReplay, Replaying, ReplayReport, ReplayRequest
 from engine.replay.checks import checked
 from engine.replay.paths import Damaged, Path, paths_of
@@ -90,6 +90,8 @@ async def _recompute(
             found = await backend.rechoose(prompt, asked, stop.lend(0), told)
         except MemoryError as error:
             raise UsageError(str(error), "wait until other answers have ended") from error
+        except OutOfContext as error:
+            raise UsageError(str(error), "replay with the model that answered") from error
         stop.check()
         for path, rechosen in zip(group, found, strict=True):
             path.found = rechosen

@@ -9,6 +9,9 @@ from engine.backend import Choice, Rechosen, Sampler
 from engine.protocol import Sampling
 from engine.protocol.trace import Passage, Trace, TracedPath, unpacked
 
+MOST_RAISED = 1e6
+"""Logits: far more than any model tells its likeliest id from the others by."""
+
 
 class Damaged(ValueError):
     """A trace that contradicts itself."""
@@ -33,6 +36,8 @@ class Path:
 def paths_of(trace: Trace, vocab: int) -> list[Path]:
     """The trace's paths, each with all its ids and choices. Raises Damaged."""
     paths: list[Path] = []
+    if not trace.paths:
+        raise Damaged("the trace is empty")
     for number, traced in enumerate(trace.paths):
         try:
             paths.append(_read(traced, paths, vocab))
@@ -56,7 +61,10 @@ def _read(traced: TracedPath, before: Sequence[Path], vocab: int) -> Path:
         path = Path(traced.candidate, parent.ids[: traced.begin], parent.root, parent.prompt, traced.parent)
     for passage in traced.passages:
         _go_on(path, passage, noise)
-    if not path.ids or not all(0 <= token < vocab for token in path.ids):
+    named = {one.id for one in path.choices}
+    named.update(*(one.banned for one in path.choices))
+    named.update(one.raised[0] for one in path.choices if one.raised)
+    if not path.ids or not all(0 <= token < vocab for token in named.union(path.ids)):
         raise ValueError(f"not all its ids are in the vocabulary of {vocab:,}")
     return path
 
@@ -68,6 +76,8 @@ def _go_on(path: Path, passage: Passage, noise: int) -> None:
     if passage.sampling is not None:
         sampler, banned = _sampler(passage.sampling), frozenset(passage.banned)
         raised = {one.position: (one.id, one.amount) for one in passage.raised}
+        if any(abs(one.amount) > MOST_RAISED for one in passage.raised):
+            raise ValueError("an id is raised beyond all measure")
         path.choices += [
             Choice(at, token, sampler, noise, banned, raised.get(at))
             for at, token in enumerate(chosen, len(path.ids))
@@ -78,6 +88,8 @@ def _go_on(path: Path, passage: Passage, noise: int) -> None:
 
 def _sampler(sampling: Sampling) -> Sampler:
     temperature, top_p, top_k = sampling.temperature, sampling.top_p, sampling.top_k
-    if temperature is None or top_p is None or top_k is None or not 0 < top_p <= 1 or temperature < 0:
+    if temperature is None or top_p is None or top_k is None:
         raise ValueError("its sampling is not complete")
+    if not (0 <= temperature < 100 and 0 < top_p <= 1 and top_k >= 0):
+        raise ValueError("nothing can be sampled so")
     return Sampler(temperature, top_p, top_k, sampling.seed)

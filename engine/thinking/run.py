@@ -221,7 +221,7 @@ def _judged(context: Context) -> list[Spent]:
     ]
 
 
-def _trace(request: AnswerRequest, backend: Backend, context: Context) -> Trace:
+def _trace(request: AnswerRequest, backend: Backend, context: Context) -> Trace | None:
     """How each token of each candidate came about."""
     own = "" if context.branches else context.candidate
     nodes = [(own, context.node), *((one.candidate, one.node) for one in context.branches)]

@@ -16,8 +16,11 @@ def template_digest(template: str) -> str:
     return blake2b(template.encode(), digest_size=16).hexdigest()
 
 
-def trace(request: AnswerRequest, backend: Backend, nodes: Iterable[tuple[str, Node]]) -> Trace:
-    """Of all nodes of an answer, by candidate; the nodes that they go on from come before them."""
+def trace(request: AnswerRequest, backend: Backend, nodes: Iterable[tuple[str, Node]]) -> Trace | None:
+    """Of all nodes of an answer, by candidate; the nodes that they go on from come before them.
+
+    None where nothing was sampled, as where the prompt was not read to its end.
+    """
     known: dict[int, int] = {}
     paths: list[TracedPath] = []
 
@@ -30,6 +33,8 @@ def trace(request: AnswerRequest, backend: Backend, nodes: Iterable[tuple[str, N
 
     for candidate, node in nodes:
         add(candidate, node)
+    if not any(path.passages for path in paths):
+        return None
     return Trace(
         spec=request.spec,
         fingerprint=backend.info.fingerprint,
