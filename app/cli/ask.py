@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 import click
 
-from app import config, figures
+from app import config, figures, search_tree
 from app.cli.engine import failure, open_engine
 from app.cli.output import StatusLine, show_json
 from app.cli.preview import foresee, show_preview
@@ -98,7 +98,8 @@ Examples:
     "--method",
     metavar="NAME",
     help="direct (no thinking), cot (think, then answer), refine:K (cot, its sums checked as they are "
-    "written), vote:N or best:N (of N answers), auto (what pays most here, see --preview).",
+    "written), vote:N or best:N (of N answers), beam:N or mcts:N (a search over steps), "
+    "agent:K (with a calculator), auto (what pays most here, see --preview).",
 )
 @click.option(
     "--type",
@@ -110,6 +111,7 @@ Examples:
     metavar="steps|confidence|tests:FILE|judge|consistency",
     help="Who chooses among several answers; tests:FILE runs their code against Python tests, shut in.",
 )
+@click.option("--allow-python", is_flag=True, help="agent may run the model's Python, shut in.")
 @click.option("--system", metavar="TEXT", help="A system message.")
 @click.option("--temperature", type=float, metavar="T", help="0 is greedy; the default is the model's own.")
 @click.option("--top-p", type=float, metavar="P", help="Sample from the likeliest tokens that make up P.")
@@ -147,6 +149,7 @@ def ask(
     preview: bool,
     save: bool,
     go_on: bool,
+    allow_python: bool,
     budget: tuple[str, ...],
     **flags: str | float | bool | None,
 ) -> None:
@@ -191,6 +194,7 @@ def ask(
         sampling=settings.sampling(),
         max_tokens=settings.max_tokens,
         confidence=settings.confidence,
+        allow_python=allow_python,
         overflow=settings.overflow,
         summary=summary,
         trace=trace or recorder is not None,
@@ -205,6 +209,9 @@ def ask(
             recorder.close()
     if as_json:
         show_json(answer)
+    if stats:
+        for line in search_tree.lines(answer):
+            click.echo(click.style(line, dim=True), err=True)
     if stats or (sys.stderr.isatty() and not as_json):
         click.echo(click.style(figures.receipt_line(answer), dim=True), err=True)
     elif answer.finish == "length" and not as_json:

@@ -45,6 +45,8 @@ class AnswerRequest(Struct, frozen=True, kw_only=True):
     """Who chooses among several answers; None: whoever fits their type."""
     trace: bool = False
     """Record how each token came about, so that the answer can be replayed."""
+    allow_python: bool = False
+    """A method with tools may run the model's Python, shut in."""
     bulk: bool = False
     """One of many that nobody watches: only its end is told, more such run at once, and what its prompt was
     computed to is not kept."""

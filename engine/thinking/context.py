@@ -75,6 +75,8 @@ class Context:
     """A step of a thought, and no answer yet."""
     told: dict[str, TreeNode] = field(default_factory=dict)
     """What was told last of each step of a search, by its name."""
+    python: bool = False
+    """The model may have its programs run, shut in."""
     messages: tuple[Message, ...] = ()
     """What the prompt says, the question last."""
     answer_type: AnswerType | None = None
@@ -222,7 +224,7 @@ class Context:
                 continue
             if extension.stop_id not in halts:
                 self.budget.dropped += len(hasty)
-                if self.budget.too_short and await self._add(node, style.format.wait):
+                if self.budget.too_short and await self.add(node, style.format.wait):
                     continue
                 break
             self._hear("thinking", (extension.stop_id,))
@@ -235,7 +237,7 @@ class Context:
             if ending is not None and not self.budget.too_short and await ending(node, turn=False):
                 break
             if doubt is not None:
-                await self._add(node, doubt(self.thinking) or "")
+                await self.add(node, doubt(self.thinking) or "")
         self._flush("thinking")
         if extension.stop_id == style.end and hasty:  # it was dropped, in case that it came too early
             await self._force(node, "thinking", (style.end,), shown=False)
@@ -252,7 +254,7 @@ class Context:
         self.tally.forced("thinking", 1)
         self._show("thinking", self._streams["thinking"].feed((token,)), 1)
 
-    async def _add(self, node: Node, words: str) -> bool:
+    async def add(self, node: Node, words: str) -> bool:
         """Put words after an open thought, where the budget holds them."""
         ids = self.backend.tokenizer.encode(words)
         if not ids or self.budget.lease.limit - self.budget.lease.used <= len(ids):

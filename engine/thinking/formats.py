@@ -37,6 +37,8 @@ class ThinkingFormat:
     off: Mapping[str, object] | None = None
     lead: str = "**Final Answer**\n\nThe final answer is \\boxed{"
     step_end: str = "\n\n"
+    sums: bool = False
+    """It writes sums as `12+7=19` while it thinks, and follows no instructions."""
     wait: str = "Wait"
 
 
@@ -52,6 +54,7 @@ FORMATS: tuple[ThinkingFormat, ...] = (
         on=_SWITCH,
         off=_SWITCH_OFF,
         step_end="\n",
+        sums=True,
         lead="",  # its answers are nothing else
         wait=f"{CHECK_PHRASE}\n",
     ),

@@ -36,6 +36,7 @@ from engine.thinking.fitting import Fitted, fit
 from engine.thinking.formats import Resolved, UnresolvedMarkers, resolve
 from engine.thinking.hidden import charged, told
 from engine.thinking.methods import METHODS, Method, method_of
+from engine.thinking.methods.agent import introduced
 from engine.thinking.prompt import Renderer
 from engine.thinking.purse import Purse
 from engine.thinking.refusals import NoMemory, UsageError
@@ -98,6 +99,9 @@ async def answer(
         emit = _nobody_hears
     method, style = _method(request, backend)
     sampler = _sampler(request.sampling, backend.defaults, method)
+    if method.name == "agent" and request.messages:
+        with_tools = introduced(request.messages, style, method.number or 1, request.allow_python)
+        request = structs.replace(request, messages=with_tools)
     context, fitted, notices = await _context(request, backend, method, style, sampler, emit, steering, clock)
     steering.context = context
     if steering.cancelled:
@@ -342,6 +346,7 @@ async def _context(
         watch=request.confidence,
         live=not request.bulk,
         number=method.number or 1,
+        python=request.allow_python,
         messages=fitted.messages,
         answer_type=request.answer_type,
         verifier=request.verifier,

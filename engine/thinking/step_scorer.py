@@ -3,8 +3,8 @@
 Knows no reference answer and asks no other model. Of 576 thoughts of the bundled model on hard problems,
 143 of the 145 with a wrong line led to a wrong answer; of two to the same question, the right one had the
 lower mean entropy in 75 % of cases, with the lines checked in 78 %, where DeepConf's lowest group told 64
-and 67 % (tests/benchmarks/search.py --scores --problems 72). The entropy is what was watched while sampling: it costs
-no forward.
+and 67 % (tests/benchmarks/search.py --scores --problems 72). The entropy is what was watched while sampling:
+it costs no forward.
 """
 
 from __future__ import annotations

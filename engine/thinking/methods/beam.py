@@ -28,13 +28,23 @@ async def run(ctx: Context) -> None:
         await ctx.reply()
         return
     ctx.watch = True
-    width = 1 if ctx.hurried else max(1, ctx.affords(ctx.number))
-    await search(ctx, [Subtree(width)], ctx.format.step_ends(ctx.backend.tokenizer))
+    ends = ctx.format.step_ends(ctx.backend.tokenizer)
+    beam = Beam(1 if ctx.hurried else max(1, ctx.affords(ctx.number)))
+    for taken in range(STEPS):
+        wanted = beam.wanted(ctx)
+        if not wanted or (taken and _has_to_end(ctx)):
+            break
+        await beam.take(ctx, await advance(ctx, await grow(ctx, wanted), ends))
+    left = [step for step in beam.open if step is not None]
+    if left and _has_to_end(ctx):
+        left = [] if beam.ended else left[:1]
+    await answer(ctx, [*beam.ended, *left])
+    _choose(ctx, [*beam.ended, *left])
 
 
 @dataclass
-class Subtree:
-    """A beam of its own, of `width` thoughts: to go on from (None: from the prompt), and ended ones."""
+class Beam:
+    """`width` thoughts: those to go on from, the best first (None: from the prompt), and those that ended."""
 
     width: int
     open: list[Context | None] = field(default_factory=lambda: [None])
@@ -57,27 +67,10 @@ class Subtree:
         best = sorted((step for step in steps if step.opened), key=lambda step: -(step.score or 0.0))
         sound = [step for step in best if is_sound(step.thinking)]
         keep = -(-room // WIDTH)
-        self.open = [*(sound if room < self.width or sound else best)[:keep]]
+        self.open = [*(sound if sound or room < self.width else best)[:keep]]
         for step in best:
             if not any(step is one for one in self.open):
                 await drop(ctx, step)
-
-
-async def search(ctx: Context, subtrees: list[Subtree], ends: frozenset[int]) -> None:
-    """Grow some beams side by side, answer what came to its end, and choose."""
-    for taken in range(STEPS):
-        wanted = [one for subtree in subtrees for one in subtree.wanted(ctx)]
-        if not wanted or (taken and _has_to_end(ctx)):
-            break
-        families = iter(await advance(ctx, await grow(ctx, wanted), ends))
-        for subtree in subtrees:
-            await subtree.take(ctx, [next(families) for _ in subtree.wanted(ctx)])
-    ended = [step for subtree in subtrees for step in subtree.ended]
-    left = [step for subtree in subtrees for step in subtree.open if step is not None]
-    if left and _has_to_end(ctx):
-        left = [] if ended else [max(left, key=lambda step: step.score or 0.0)]
-    await answer(ctx, [*ended, *left])
-    _choose(ctx, [*ended, *left])
 
 
 def _has_to_end(ctx: Context) -> bool:
