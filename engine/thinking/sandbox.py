@@ -15,7 +15,7 @@ import tempfile
 import time
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Status = Literal["ok", "error", "timeout", "memory", "output", "refused"]
 """How code ended: by itself, with an exception or another exit status, at its limit of time, for want of
@@ -129,9 +129,8 @@ async def _watched(
     ended = asyncio.gather(*parts)
     too_much = asyncio.create_task(over.wait())
     try:
-        done, _ = await asyncio.wait(
-            {ended, too_much}, timeout=limits.seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+        either: set[asyncio.Future[Any]] = {ended, too_much}
+        done, _ = await asyncio.wait(either, timeout=limits.seconds, return_when=asyncio.FIRST_COMPLETED)
         status: Literal["ok", "timeout", "output"] = (
             "output" if too_much in done else "ok" if ended in done else "timeout"
         )
