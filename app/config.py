@@ -59,6 +59,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     seed: int = 0
     max_tokens: int | None = None
     confidence: bool = False
+    settling: bool = True
+    """In the app: find out, while nothing else is to be done, where an answer's thought settled."""
     overflow: Overflow = "stop"
     """What happens to a conversation that outgrows the context."""
     keep_alive: float | None = None
@@ -319,6 +321,7 @@ _KINDS: dict[str, _Kind] = {
     "seed": _NATURAL,
     "max_tokens": _COUNT,
     "confidence": _Kind("true or false", _truth),
+    "settling": _Kind("true or false", _truth),
     "overflow": _one_of(get_args(Overflow)),
     "keep_alive": _Kind("a duration such as 30s, 10m, 1h or 0", duration),
     "prompt_store": _Kind("a size such as 500MB, 4GB or off", size),

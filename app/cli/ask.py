@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import click
+from msgspec.structs import replace
 
-from app import config, figures, search_tree
+from app import config, figures
 from app.cli.engine import failure, open_engine
 from app.cli.output import StatusLine, show_json
 from app.cli.preview import foresee, show_preview
@@ -18,7 +19,9 @@ from app.errors import CommandError, reason
 from app.sanitise import Sanitiser, clean
 from app.sessions.journal import storable
 from app.sessions.recorder import Recorder
+from app.sessions.tree import Turn
 from app.verifying import read_verifier
+from engine.client import ResidentEngine
 from engine.protocol import (
     QUIET,
     Answer,
@@ -35,6 +38,7 @@ from engine.protocol import (
     Started,
     Voted,
 )
+from engine.protocol.settling import Settled, SettlingRequest
 
 MAX_STDIN = 16 * 1024 * 1024
 
@@ -98,8 +102,7 @@ Examples:
     "--method",
     metavar="NAME",
     help="direct (no thinking), cot (think, then answer), refine:K (cot, its sums checked as they are "
-    "written), vote:N or best:N (of N answers), beam:N or mcts:N (a search over steps), "
-    "agent:K (with a calculator), auto (what pays most here, see --preview).",
+    "written), vote:N or best:N (of N answers), auto (what pays most here, see --preview).",
 )
 @click.option(
     "--type",
@@ -111,7 +114,9 @@ Examples:
     metavar="steps|confidence|tests:FILE|judge|consistency",
     help="Who chooses among several answers; tests:FILE runs their code against Python tests, shut in.",
 )
-@click.option("--allow-python", is_flag=True, help="agent may run the model's Python, shut in.")
+@click.option(
+    "--settling", is_flag=True, help="Find out afterwards where the thought settled, by probes; on stderr."
+)
 @click.option("--system", metavar="TEXT", help="A system message.")
 @click.option("--temperature", type=float, metavar="T", help="0 is greedy; the default is the model's own.")
 @click.option("--top-p", type=float, metavar="P", help="Sample from the likeliest tokens that make up P.")
@@ -145,11 +150,11 @@ def ask(
     system: str | None,
     as_json: bool,
     trace: bool,
+    settling: bool,
     stats: bool,
     preview: bool,
     save: bool,
     go_on: bool,
-    allow_python: bool,
     budget: tuple[str, ...],
     **flags: str | float | bool | None,
 ) -> None:
@@ -194,30 +199,28 @@ def ask(
         sampling=settings.sampling(),
         max_tokens=settings.max_tokens,
         confidence=settings.confidence,
-        allow_python=allow_python,
         overflow=settings.overflow,
         summary=summary,
-        trace=trace or recorder is not None,
+        trace=trace or settling or recorder is not None,
     )
     if preview:
         show_preview(asyncio.run(foresee(request, settings)), as_json)
         return
     try:
-        answer = asyncio.run(_ask(request, settings, recorder, as_json))
+        answer = asyncio.run(_ask(request, settings, recorder, as_json, settling))
     finally:
         if recorder is not None:
             recorder.close()
     if as_json:
         show_json(answer)
-    if stats:
-        for line in search_tree.lines(answer):
-            click.echo(click.style(line, dim=True), err=True)
     if stats or (sys.stderr.isatty() and not as_json):
         click.echo(click.style(figures.receipt_line(answer), dim=True), err=True)
     elif answer.finish == "length" and not as_json:
         click.echo("the answer was cut at its token limit", err=True)
     if not as_json and any(state.spent.method == "modelled" for state in answer.receipt.budget):
         click.echo("joules are estimated: there is no energy counter here", err=True)
+    if answer.settling is not None and not as_json:
+        click.echo(click.style(figures.settled(answer.settling), dim=True), err=True)
     if answer.finish == "cancelled":
         raise CommandError("the engine was stopped before the answer ended", "ask again")
 
@@ -241,29 +244,51 @@ def _prompt(argument: str | None) -> str:
 
 
 async def _ask(
-    request: AnswerRequest, settings: config.Settings, recorder: Recorder | None, as_json: bool
+    request: AnswerRequest,
+    settings: config.Settings,
+    recorder: Recorder | None,
+    as_json: bool,
+    settling: bool,
 ) -> Answer:
     """Run the request, streaming the answer to stdout unless it is printed as JSON."""
     engine = open_engine(settings)
     status = StatusLine()
+    turn = recorder.answer_turn(request) if recorder is not None else None
     try:
-        async with aclosing(_recorded(engine.answer(request), request, recorder)) as events:
-            return await _follow(events, status, quiet=as_json)
+        async with aclosing(_recorded(engine.answer(request), turn, recorder)) as events:
+            answer = await _follow(events, status, quiet=as_json)
+        if settling and (found := await _settled(engine, request, answer)) is not None:
+            if recorder is not None and turn is not None:
+                recorder.event(turn, found)
+            answer = replace(answer, settling=found.settling)
+        return answer
     finally:
         status.clear()
         await engine.close()
 
 
 async def _recorded(
-    events: AsyncGenerator[Event, None], request: AnswerRequest, recorder: Recorder | None
+    events: AsyncGenerator[Event, None], turn: Turn | None, recorder: Recorder | None
 ) -> AsyncGenerator[Event, None]:
     """The same events, each written to the session's journal before anybody sees it."""
-    turn = recorder.answer_turn(request) if recorder is not None else None
     async with aclosing(events):
         async for event in events:
             if recorder is not None and turn is not None:
                 recorder.event(turn, event)
             yield event
+
+
+async def _settled(engine: ResidentEngine, request: AnswerRequest, answer: Answer) -> Settled | None:
+    """Where its thought settled; where that is not found out, it is said why."""
+    asked = SettlingRequest(id=f"{request.id}-settling", spec=request.spec, answer=answer)
+    async with aclosing(engine.settling(asked)) as events:
+        async for event in events:
+            match event:
+                case Settled():
+                    return event
+                case Failed(message=message):
+                    click.echo(f"where the thought settled was not found out: {clean(message)}", err=True)
+    return None
 
 
 async def _follow(events: AsyncGenerator[Event, None], status: StatusLine, quiet: bool) -> Answer:

@@ -17,6 +17,7 @@ from app.errors import CommandError, reason
 from app.files import sync_directory
 from app.sessions.tree import Parameters
 from engine.protocol import Event, Role
+from engine.protocol.settling import Settled
 
 SCHEMA = "mull.session/1"
 SUFFIX = ".jsonl"
@@ -45,11 +46,11 @@ class TurnLine(Struct, frozen=True, kw_only=True, tag_field="line", tag="turn"):
 
 
 class EventLine(Struct, frozen=True, kw_only=True, tag_field="line", tag="event"):
-    """An event of a turn's answer, `at` seconds after the turn began."""
+    """An event of a turn's answer, or what was found out later, `at` seconds after the turn began."""
 
     turn: str
     at: float
-    event: Event
+    event: Event | Settled
 
 
 Line = Header | TurnLine | EventLine

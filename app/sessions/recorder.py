@@ -32,6 +32,7 @@ from engine.protocol import (
     Summary,
     Think,
 )
+from engine.protocol.settling import Settled
 from engine.protocol.trace import Trace
 
 
@@ -164,8 +165,8 @@ class Recorder:
         self._began[line.id] = self._clock.monotonic()
         return self._add(session, opened, line)
 
-    def event(self, turn: Turn, event: Event) -> None:
-        """Record an event of this answer. Call it before the event is drawn.
+    def event(self, turn: Turn, event: Event | Settled) -> None:
+        """Record an event of this answer, or where its thought settled. Call it before the event is drawn.
 
         Raises CommandError where the disk refuses; the event is taken into the tree nevertheless.
         """

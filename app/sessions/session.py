@@ -11,6 +11,7 @@ from app.sessions import journal
 from app.sessions.journal import EventLine, Header, TurnLine
 from app.sessions.tree import Status, Tree, Turn
 from engine.protocol import Answer, Delta, Event, Failed, Finished, Message
+from engine.protocol.settling import Settled
 
 NAME_LENGTH = 60
 """Characters of a session's name."""
@@ -70,7 +71,9 @@ class Session:
             case EventLine(turn=turn_id, event=event):
                 if turn_id not in self._tree:
                     raise ValueError(f"an event of the unknown turn {turn_id}")
-                if turn_id in self._drafts:
+                if isinstance(event, Settled):
+                    self._settle(turn_id, event)
+                elif turn_id in self._drafts:
                     self._take(turn_id, event)
             case Header():
                 raise ValueError("a second header")
@@ -86,6 +89,11 @@ class Session:
                 error = f"{event.message}; {event.hint}" if event.hint else event.message
                 failed = replace(draft.so_far(self._tree[turn_id]), status="failed", error=error)
                 self._tree.replace(failed)
+
+    def _settle(self, turn_id: str, event: Settled) -> None:
+        turn = self._tree[turn_id]
+        if turn.answer is not None:
+            self._tree.replace(replace(turn, answer=replace(turn.answer, settling=event.settling)))
 
     def _finish(self, turn_id: str, answer: Answer) -> None:
         draft = self._drafts.pop(turn_id)
@@ -106,7 +114,7 @@ class Session:
                     turn,
                     id=f"{turn_id}.{candidate.id}",
                     content=candidate.answer,
-                    thinking=answer.thought(candidate.id) or draft.text(candidate.id, "thinking"),
+                    thinking=draft.text(candidate.id, "thinking"),
                     status="complete",
                     answer=None,
                 )

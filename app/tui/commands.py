@@ -93,6 +93,7 @@ COMMANDS: tuple[Command, ...] = (
         "preview", "Preview", "what each method would cost for what is written, to choose one",
         ("f5",), slash="preview", argument="QUESTION",
     ),
+    Command("settle", "Settle", "allow the next answers as much as the last one needed", slash="settle"),
     Command("answer-now", "Answer now", "end the thinking and answer", ("ctrl+t",)),
     Command("thoughts", "Show thoughts", "thoughts: hidden, one line, full", ("ctrl+o",)),
     # Answers

@@ -6,6 +6,7 @@ Knows no widget.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -26,9 +27,11 @@ from engine.protocol import (
     ModelSpec,
     Notice,
     Overflow,
+    Settling,
     Think,
 )
 from engine.protocol.preview import PreviewEvent, PreviewRequest
+from engine.protocol.settling import Settled, SettlingRequest
 
 if TYPE_CHECKING:
     from app.sessions.recorder import Recorder
@@ -185,6 +188,24 @@ class Conversation:
             yield Failed(code="engine", message="the engine ended without an answer", hint="try again")
         except Exception as error:
             yield _broken(error)
+
+    async def settling(self, asked: Asked) -> Settling | None:
+        """Where the thought of an answer settled, recorded with it; None where that was not found out: it is
+        not to be, there is no thought, or the engine has something else to do.
+        """
+        answer = self.recorder.tree[asked.turn.id].answer
+        if not self._settings.settling or answer is None or answer.trace is None or not answer.thinking:
+            return None
+        request = SettlingRequest(id=f"{asked.request.id}-settling", spec=asked.request.spec, answer=answer)
+        try:
+            async with aclosing(self._engine.settling(request)) as events:
+                async for event in events:
+                    if isinstance(event, Settled):
+                        self.recorder.event(asked.turn, event)
+                        return event.settling
+        except Exception:  # nobody asked for it
+            return None
+        return None
 
     async def control(self, asked: Asked, control: Control) -> None:
         """Steer a running answer."""

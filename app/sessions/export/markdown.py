@@ -49,6 +49,8 @@ def _answer(turn: Turn, tree: Tree) -> Iterator[str]:
         yield f"*({f'{ending}: {turn.error}' if turn.error else ending})*"
     if turn.answer:
         yield f"*{figures.receipt_line(turn.answer, tree.place(turn.id))}*"
+        if turn.answer.settling is not None:
+            yield f"*{figures.settled(turn.answer.settling)}*"
         yield from _left_out(turn.answer, tree)
         yield _table(turn)
 

@@ -178,6 +178,16 @@ class ChatScreen(ChatAnswers):
         self.effort = replace(self.effort, think=think)
         self.services.remember("think", think)
 
+    def action_settle(self) -> None:
+        """Allow the next answers what the last one needed."""
+        answer = self.conversation.last_answer
+        settling = answer.settling if answer is not None else None
+        if settling is None or settling.budget is None:
+            self.notify("Where the last answer settled is not known.")
+        else:
+            self.set_think(settling.budget or "off")
+            allowed = f"up to {settling.budget:,} tokens" if settling.budget else "off"
+            self.notify(f"Thinking is {allowed} from now on.")
     def set_budget(self, budget: str) -> None:
         """Set what the whole of the next answer may spend, empty for no limit, and remember it."""
         self.effort = replace(self.effort, budget=budget)

@@ -41,6 +41,7 @@ class ChatAnswers(ChatLayout):
         self.live: LiveAnswer | None = None
         self._answering: Worker[None] | None = None
         self._loading: Worker[None] | None = None
+        self._settling: Worker[None] | None = None
         self._frames: Timer | None = None
 
     def on_mount(self) -> None:
@@ -137,6 +138,7 @@ class ChatAnswers(ChatLayout):
     async def begin_anew(self) -> None:
         """Stop what runs, leave the conversation as it is and show an empty one."""
         await self.end_answer()
+        self.stop_settling()
         self.conversation.start_anew()
         self.shown_turns = SHOWN_TURNS
         self.sample, self.rates = None, ()
@@ -178,6 +180,7 @@ class ChatAnswers(ChatLayout):
         except CommandError as error:
             self.report(error)
             return
+        self.stop_settling()
         view = AnswerTurn(asked.turn.id)
         await self.transcript.add(view)
         view.set_view(self.thoughts)
@@ -205,6 +208,19 @@ class ChatAnswers(ChatLayout):
             assert self._frames is not None
             self._frames.pause()
             self._show_activity()
+        self._settling = self._settle(live)
+
+    @work(group="settling", exclusive=True, exit_on_error=False)
+    async def _settle(self, live: LiveAnswer) -> None:
+        """While nothing else is to be done, find where the thought settled."""
+        settling = await self.conversation.settling(live.asked)
+        if settling is not None and live.view.is_attached:
+            live.view.settle(settling)
+
+    def stop_settling(self) -> None:
+        """Something else is to be done."""
+        if self._settling is not None:
+            self._settling.cancel()
 
     async def _draw(self) -> None:
         live = self.live

@@ -11,6 +11,7 @@ from textual.getters import query_one
 from textual.reactive import var
 from textual.widgets import Static
 
+from app import figures
 from app.config import ShowThinking
 from app.sanitise import clean_line
 from app.sessions.tree import Turn
@@ -18,7 +19,7 @@ from app.tui.widgets.failure import Failure
 from app.tui.widgets.receipt_line import ReceiptLine
 from app.tui.widgets.thinking_block import ThinkingBlock
 from app.tui.widgets.ways_out import WaysOut
-from engine.protocol import Answer, Phase
+from engine.protocol import Answer, Phase, Settling
 
 if TYPE_CHECKING:
     from app.tui.widgets.streamed_markdown import StreamedMarkdown
@@ -36,6 +37,8 @@ class AnswerTurn(Vertical):
         &.-waiting > #wait { display: block; }
         & > #notice { height: auto; display: none; color: $warning; }
         & > #notice.-shown { display: block; }
+        & > #settling { height: auto; display: none; color: $mull-muted; padding: 0 0 0 2; }
+        & > #settling.-shown { display: block; }
     }
     """
 
@@ -60,6 +63,7 @@ class AnswerTurn(Vertical):
         yield Static(id="notice")
         yield Failure()
         yield ReceiptLine()
+        yield Static(id="settling")
 
     @property
     def body(self) -> StreamedMarkdown:
@@ -100,15 +104,14 @@ class AnswerTurn(Vertical):
     async def finish(self, answer: Answer, place: tuple[int, int]) -> None:
         """Show the complete or stopped answer and its receipt."""
         others = {candidate.id for candidate in answer.candidates if not candidate.kept}
-        if any(candidate.kept and answer.thought(candidate.id) for candidate in answer.candidates):
-            others |= {step.candidate for step in answer.receipt.steps}
-            others -= {node.id for node in answer.tree if node.kept}
         thoughts = [step for step in answer.receipt.steps if step.phase == "thinking"]
         seconds = sum(step.seconds for step in thoughts if step.candidate not in others)
         self.thinking.finish(answer.thinking, answer.receipt.tokens.thinking, seconds)
         self.text = answer.answer
         await self.body.finish(answer.answer)
         self.query_one(ReceiptLine).show(answer, place)
+        if answer.settling is not None:
+            self.settle(answer.settling)
         self.state = "stopped" if answer.finish == "cancelled" else "done"
 
     async def restore(self, turn: Turn, place: tuple[int, int]) -> None:
@@ -147,6 +150,13 @@ class AnswerTurn(Vertical):
         line = self.query_one("#notice", Static)
         line.add_class("-shown")
         line.update(Content("\n".join(self._notices)))
+
+    def settle(self, settling: Settling) -> None:
+        """Show where its thought settled, and how to make that the budget."""
+        offer = " · /settle allows the next as much" if settling.budget is not None else ""
+        line = self.query_one("#settling", Static)
+        line.add_class("-shown")
+        line.update(Content(figures.settled(settling) + offer))
 
     def set_view(self, view: ShowThinking) -> None:
         """Show the thoughts this way."""

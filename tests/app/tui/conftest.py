@@ -37,6 +37,7 @@ from engine.protocol import (
 )
 from engine.protocol.preview import PreviewEvent, PreviewRequest
 from engine.protocol.receipt import Step
+from engine.protocol.settling import Settled, SettlingRequest
 
 MODEL = ModelInfo(
     weights="float32",
@@ -91,7 +92,7 @@ class Hold:
 HOLD = Hold()
 FRAMES_S = 0.2
 """Longer than a frame or two, so that what arrived is drawn."""
-Script = list[Event | Hold | Exception]
+Script = list[Event | Settled | Hold | Exception]
 
 
 class ManualClock:
@@ -116,6 +117,8 @@ class ScriptedEngine:
         self.requests: list[AnswerRequest] = []
         self.previews: list[PreviewRequest] = []
         self.preview_script: list[PreviewEvent] = []
+        self.settlings: list[SettlingRequest] = []
+        self.settling_script: Script = []
         self.controls: list[Control] = []
         self.closed = False
         self.contacted = False
@@ -156,6 +159,11 @@ class ScriptedEngine:
     async def preview(self, request: PreviewRequest) -> AsyncGenerator[PreviewEvent, None]:
         self.previews.append(request)
         for event in self.preview_script:
+            yield event
+
+    async def settling(self, request: SettlingRequest) -> AsyncGenerator[Event | Settled, None]:
+        self.settlings.append(request)
+        async for event in self._play(self.settling_script):
             yield event
 
     async def _play(self, script: Script) -> AsyncGenerator[Event, None]:
