@@ -11,7 +11,7 @@ from contextlib import aclosing
 import click
 from msgspec.structs import replace
 
-from app import config, figures
+from app import config, figures, search_tree
 from app.cli.engine import failure, open_engine
 from app.cli.output import StatusLine, show_json
 from app.cli.preview import foresee, show_preview
@@ -102,7 +102,8 @@ Examples:
     "--method",
     metavar="NAME",
     help="direct (no thinking), cot (think, then answer), refine:K (cot, its sums checked as they are "
-    "written), vote:N or best:N (of N answers), auto (what pays most here, see --preview).",
+    "written), vote:N or best:N (of N answers), beam:N or mcts:N (a search over steps), "
+    "agent:K (with a calculator), auto (what pays most here, see --preview).",
 )
 @click.option(
     "--type",
@@ -117,6 +118,7 @@ Examples:
 @click.option(
     "--settling", is_flag=True, help="Find out afterwards where the thought settled, by probes; on stderr."
 )
+@click.option("--allow-python", is_flag=True, help="agent may run the model's Python, shut in.")
 @click.option("--system", metavar="TEXT", help="A system message.")
 @click.option("--temperature", type=float, metavar="T", help="0 is greedy; the default is the model's own.")
 @click.option("--top-p", type=float, metavar="P", help="Sample from the likeliest tokens that make up P.")
@@ -155,6 +157,7 @@ def ask(
     preview: bool,
     save: bool,
     go_on: bool,
+    allow_python: bool,
     budget: tuple[str, ...],
     **flags: str | float | bool | None,
 ) -> None:
@@ -199,6 +202,7 @@ def ask(
         sampling=settings.sampling(),
         max_tokens=settings.max_tokens,
         confidence=settings.confidence,
+        allow_python=allow_python,
         overflow=settings.overflow,
         summary=summary,
         trace=trace or settling or recorder is not None,
@@ -213,14 +217,17 @@ def ask(
             recorder.close()
     if as_json:
         show_json(answer)
+    if stats:
+        for line in search_tree.lines(answer):
+            click.echo(click.style(line, dim=True), err=True)
     if stats or (sys.stderr.isatty() and not as_json):
         click.echo(click.style(figures.receipt_line(answer), dim=True), err=True)
     elif answer.finish == "length" and not as_json:
         click.echo("the answer was cut at its token limit", err=True)
-    if not as_json and any(state.spent.method == "modelled" for state in answer.receipt.budget):
-        click.echo("joules are estimated: there is no energy counter here", err=True)
     if answer.settling is not None and not as_json:
         click.echo(click.style(figures.settled(answer.settling), dim=True), err=True)
+    if not as_json and any(state.spent.method == "modelled" for state in answer.receipt.budget):
+        click.echo("joules are estimated: there is no energy counter here", err=True)
     if answer.finish == "cancelled":
         raise CommandError("the engine was stopped before the answer ended", "ask again")
 

@@ -114,7 +114,7 @@ class Session:
                     turn,
                     id=f"{turn_id}.{candidate.id}",
                     content=candidate.answer,
-                    thinking=draft.text(candidate.id, "thinking"),
+                    thinking=answer.thought(candidate.id) or draft.text(candidate.id, "thinking"),
                     status="complete",
                     answer=None,
                 )

@@ -188,6 +188,7 @@ class ChatScreen(ChatAnswers):
             self.set_think(settling.budget or "off")
             allowed = f"up to {settling.budget:,} tokens" if settling.budget else "off"
             self.notify(f"Thinking is {allowed} from now on.")
+
     def set_budget(self, budget: str) -> None:
         """Set what the whole of the next answer may spend, empty for no limit, and remember it."""
         self.effort = replace(self.effort, budget=budget)

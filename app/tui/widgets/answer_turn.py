@@ -104,6 +104,9 @@ class AnswerTurn(Vertical):
     async def finish(self, answer: Answer, place: tuple[int, int]) -> None:
         """Show the complete or stopped answer and its receipt."""
         others = {candidate.id for candidate in answer.candidates if not candidate.kept}
+        if any(candidate.kept and answer.thought(candidate.id) for candidate in answer.candidates):
+            others |= {step.candidate for step in answer.receipt.steps}
+            others -= {node.id for node in answer.tree if node.kept}
         thoughts = [step for step in answer.receipt.steps if step.phase == "thinking"]
         seconds = sum(step.seconds for step in thoughts if step.candidate not in others)
         self.thinking.finish(answer.thinking, answer.receipt.tokens.thinking, seconds)
