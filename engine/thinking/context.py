@@ -26,7 +26,7 @@ class Ending(Protocol):
     """Says where a thought ends: asked where a line or sentence of it does. What it may take, it charges."""
 
     turns: frozenset[int]
-    """Ids that begin a turn of the thought: at the beginning of a line or sentence it is asked before them."""
+    """Ids that begin a turn of the thought: where a line or sentence begins it is asked before them."""
 
     async def __call__(self, node: Node, turn: bool) -> bool:
         """Whether the thought ends here; before a turn or not."""
@@ -198,7 +198,7 @@ class Context:
         """
         style = self._style()
         if not self.opened:
-            await self._force(node, "thinking", (style.start,), shown=False)
+            await self._force(node, "thinking", style.opening, shown=False)
         self.opened = False
         ends, lease = self.backend.tokenizer.sentence_ends(), self.budget.lease
         halts = pause or (ends if doubt or ending else frozenset())
@@ -240,9 +240,10 @@ class Context:
                 await self.add(node, doubt(self.thinking) or "")
         self._flush("thinking")
         if extension.stop_id == style.end and hasty:  # it was dropped, in case that it came too early
-            await self._force(node, "thinking", (style.end,), shown=False)
+            await self._force(node, "thinking", (style.end, *style.answer_opening), shown=False)
         elif extension.stop_id == style.end:
             self.tally.sampled("thinking", 1)
+            await self._force(node, "thinking", style.answer_opening, shown=False)
         else:
             self.cut = self.cut or extension.reason in ("limit", "ended")
             await self._force(node, "thinking", style.forced_end, shown=True)
@@ -271,7 +272,9 @@ class Context:
         blank_ends = 0
         end_banned = False
         while True:
-            reopen = self.budget.may_reopen(self.backend.info.context - len(node.ids))
+            reopen = (self.format is None or self.format.format.reopens) and self.budget.may_reopen(
+                self.backend.info.context - len(node.ids)
+            )
             extension = await self._extend(
                 node,
                 "answer",
@@ -358,12 +361,17 @@ class Context:
             raise Cancelled
 
     async def _force(self, node: Node, phase: Phase, ids: tuple[int, ...], shown: bool) -> None:
+        if not ids:
+            return
         await self.backend.force(node, phase, ids)
         self.budget.charge(len(ids))
         self.tally.forced(phase, len(ids))
         style = self._style()
-        text = self.backend.tokenizer.decode([i for i in ids if i not in (style.start, style.end)])
-        text = (text if style.end not in ids else text.rstrip()) if shown else ""
+        text = ""
+        if shown and style.end in ids:  # what leads to the answer is nobody's text
+            text = self.backend.tokenizer.decode(ids[: ids.index(style.end)]).rstrip()
+        elif shown:
+            text = self.backend.tokenizer.decode(ids)
         if phase == "thinking" and text:
             self.thinking += text
             self.emit(Delta(candidate=self.candidate, phase=phase, text=text, tokens=len(ids), forced=True))

@@ -1,78 +1,21 @@
-"""Thinking formats: how a model family marks its thoughts, switches them on and off, and is made to end them.
+"""Thinking formats: how a loaded model marks its thoughts, switches them on and off, and is made to end them.
 
 The markers are resolved to ids of the loaded tokenizer; where that fails, a budget could not be enforced, so
-it is an error and never silent.
+it is an error and never silent. What is known of which family lies in `families`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from engine.backend import Tokenizer
 from engine.protocol import Message
-from engine.tasks.steps import CHECK_PHRASE
+from engine.thinking.families import FORMATS, ThinkingFormat
 
 
 class UnresolvedMarkers(ValueError):
     """The template marks thinking, but the tokenizer has no single token for a marker."""
-
-
-@dataclass(frozen=True)
-class ThinkingFormat:
-    """What is known of a family. `signs` are substrings of the chat template, all of which must occur.
-
-    `forced_end` is what is put into the model's mouth to end a thought; it contains the end marker. A family
-    without `off` arguments is kept from thinking by ending its thought before it begins. `lead` comes after a
-    forced end where nothing but a short answer is wanted, whose box a closing brace ends. `step_end` parts
-    the steps of a thought. `wait` is what a thought that ends too early goes on with (s1, arXiv:2501.19393).
-    """
-
-    name: str
-    signs: tuple[str, ...]
-    forced_end: str
-    start: str = "<think>"
-    end: str = "</think>"
-    on: Mapping[str, object] = field(default_factory=dict)
-    off: Mapping[str, object] | None = None
-    lead: str = "**Final Answer**\n\nThe final answer is \\boxed{"
-    step_end: str = "\n\n"
-    sums: bool = False
-    """It writes sums as `12+7=19` while it thinks, and follows no instructions."""
-    wait: str = "Wait"
-
-
-_SWITCH: Mapping[str, object] = {"enable_thinking": True}
-_SWITCH_OFF: Mapping[str, object] = {"enable_thinking": False}
-
-FORMATS: tuple[ThinkingFormat, ...] = (
-    # The bundled model; chosen by its name only, for its template looks like Qwen3's.
-    ThinkingFormat(
-        name="mull-tiny",
-        signs=("mull-tiny",),
-        forced_end="\n</think>\n\n",
-        on=_SWITCH,
-        off=_SWITCH_OFF,
-        step_end="\n",
-        sums=True,
-        lead="",  # its answers are nothing else
-        wait=f"{CHECK_PHRASE}\n",
-    ),
-    # The sentence is the one that the Qwen3 technical report (section 4.5) uses for its thinking budget.
-    ThinkingFormat(
-        name="qwen3",
-        signs=("<|im_start|>", "<think>", "enable_thinking"),
-        forced_end=(
-            "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking "
-            "directly now.\n</think>\n\n"
-        ),
-        on=_SWITCH,
-        off=_SWITCH_OFF,
-    ),
-    # DeepSeek-R1 and its distills: the template opens the thought itself and knows no way to switch it off.
-    ThinkingFormat(name="deepseek-r1", signs=("<｜Assistant｜><think>",), forced_end="\n</think>\n\n"),
-    ThinkingFormat(name="deepseek-r1", signs=("<｜Assistant｜>", "</think>"), forced_end="\n</think>\n\n"),
-)
 
 
 @dataclass(frozen=True)
@@ -82,7 +25,9 @@ class Resolved:
     format: ThinkingFormat
     start: int
     end: int
+    opening: tuple[int, ...]
     forced_end: tuple[int, ...]
+    answer_opening: tuple[int, ...]
 
     def step_ends(self, tokenizer: Tokenizer) -> frozenset[int]:
         """Ids that end a step of a thought; those of a line where no id ends with the separator."""
@@ -98,6 +43,8 @@ class Resolved:
         opened = self.start in tail and self.end not in tail[tail.index(self.start) :]
         if opened and not think:
             return [*ids, *self.forced_end], False
+        if not think:
+            ids += tokenizer.encode(self.format.skip)
         return ids, opened
 
 
@@ -123,9 +70,13 @@ def _resolved(tokenizer: Tokenizer, found: ThinkingFormat) -> Resolved:
                 "single token for it, so that thinking cannot be limited"
             )
         ids.append(encoded[0])
-    forced = tuple(tokenizer.encode(found.forced_end))
-    if ids[1] not in forced:
-        raise UnresolvedMarkers(
-            f"the phrase that ends a thought ({found.name}) loses its marker {found.end!r} in this tokenizer"
-        )
-    return Resolved(found, ids[0], ids[1], forced)
+    start, end = ids
+    opening, forced = (
+        tuple(tokenizer.encode(text)) for text in (found.opening or found.start, found.forced_end)
+    )
+    for token, phrase, what in ((start, opening, "begins"), (end, forced, "ends")):
+        if token not in phrase:
+            raise UnresolvedMarkers(
+                f"the phrase that {what} a thought ({found.name}) loses its marker in this tokenizer"
+            )
+    return Resolved(found, start, end, opening, forced, tuple(tokenizer.encode(found.answer_opening)))

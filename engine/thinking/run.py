@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from weakref import WeakSet
 
 from msgspec import structs
 
@@ -47,6 +48,8 @@ __all__ = ["Steering", "UsageError", "answer"]
 
 METER_PERIOD_S = 0.1
 CLOCK_PERIOD_S = 0.002
+_UNVERIFIED_TOLD: WeakSet[Backend] = WeakSet()
+"""Backends of which it was said that their thinking format is not verified: once is enough."""
 SAMPLING_TEMPERATURE = 0.8
 """Of methods with several candidates, where the model's own is 0 and nothing else was asked for."""
 
@@ -301,6 +304,11 @@ async def _context(
     notes: list[str] = []
     if not backend.tokenizer.has_template:
         notes.append("this model has no chat template: a plain one is used, and answers may be odd")
+    if style is not None and not style.format.verified and backend not in _UNVERIFIED_TOLD:
+        _UNVERIFIED_TOLD.add(backend)
+        notes.append(
+            f"how this family ({style.format.name}) marks its thoughts is hearsay: see whether budgets hold"
+        )
     think = request.think if method.thinks else "off"
     if method.thinks and style is None:
         notes.append("this model has no thinking format that mull knows: it answers directly")
@@ -316,7 +324,7 @@ async def _context(
     budget = budgets.plan(
         think,
         room,
-        opening=0 if prompt.opened else 1,
+        opening=0 if prompt.opened or style is None else len(style.opening),
         phrase=phrase,
         purse=left,
         answer=backend.info.answer_reserve,
