@@ -234,9 +234,23 @@ def test_calibration_is_kept_by_model_and_is_of_other_problems(home: Home) -> No
     assert (
         file.stem == found["fingerprint"][:32] and found["fingerprint"] == report["models"][0]["fingerprint"]
     )
-    assert [budget["think"] for budget in found["budgets"]] == ["off", 16, "max"]
-    quantiles = list(found["thinking_quantiles"].values())
-    assert quantiles == sorted(quantiles) and quantiles[0] > 0
+    assert len(found["questions"]) == 8
+    ways = {(one["method"], one["think"]): one for one in found["outcomes"]}
+    assert list(ways) == [
+        ("direct", "off"),
+        ("cot", 16),
+        ("cot", "max"),
+        *((method, "max") for method in ("refine:4", "vote:5", "best:5")),
+    ]
+    for (method, think), one in ways.items():
+        assert {len(one[column]) for column in ("right", "thinking", "tokens", "path")} == {8}
+        assert think != 16 or max(one["thinking"]) <= 16
+        side_by_side = method in ("vote:5", "best:5")
+        assert all(
+            (path < total) == side_by_side for path, total in zip(one["path"], one["tokens"], strict=True)
+        )
+    shown = json.loads(home.run("ask", "--preview", "--json", "What is 7 + 8 - 3?").stdout)
+    assert shown["answers"] == "measured" and shown["like"] == 8 and len(shown["rows"]) == 6
     answers = kept(home.folder / "calibrated.jsonl")
     assert (
         len({line["problem"] for line in answers}) == 16 and tested["tasks_digest"] != report["tasks_digest"]
