@@ -20,8 +20,8 @@ from engine.protocol.settling import Settled, SettlingRequest
 from engine.protocol.speed import Measured, SpeedRequest
 from engine.replay.job import replay
 from engine.speed import Stop, Stopped, measure
-from engine.thinking.methods import METHODS
-from engine.thinking.methods.auto import AUTO, previewed, settled
+from engine.thinking.methods import AUTO, METHODS
+from engine.thinking.methods.auto import previewed, settled
 from engine.thinking.run import Steering, UsageError, answer
 from engine.thinking.settling import settle
 

@@ -10,6 +10,8 @@ from engine.thinking.context import Context
 from engine.thinking.methods import agent, beam, best, cot, deepconf, direct, exit, mcts, refine, vote
 from engine.thinking.refusals import UsageError
 
+AUTO = "auto"
+"""The name under which a request leaves the method to the planner."""
 MOST = 64
 """Candidates, or rounds, that a method may have."""
 
@@ -62,10 +64,11 @@ def method_of(text: str) -> Method:
     name, colon, number = text.partition(":")
     method = METHODS.get(name)
     if method is None:
-        near = difflib.get_close_matches(name, METHODS, 1)
+        near = difflib.get_close_matches(name, [*METHODS, AUTO], 1)
+        names = [f"{one.name}:N" if one.number else one.name for one in METHODS.values()]
         raise UsageError(
             f"there is no method {name[:40]!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
-            f"methods: {', '.join(f'{one.name}:N' if one.number else one.name for one in METHODS.values())}",
+            f"methods: {', '.join([*names, AUTO])}",
         )
     if not colon:
         return method

@@ -14,14 +14,12 @@ from engine.protocol import AnswerRequest, Event, Message, Notice
 from engine.protocol.preview import Preview, PreviewRequest
 from engine.protocol.receipt import Planned
 from engine.thinking.formats import UnresolvedMarkers, resolve
-from engine.thinking.methods import METHODS
+from engine.thinking.methods import AUTO, METHODS
 from engine.thinking.planner.machine import machine
 from engine.thinking.planner.plan import foreseen, named, survey
 from engine.thinking.planner.store import known
 from engine.thinking.prompt import Renderer
 from engine.thinking.refusals import UsageError
-
-AUTO = "auto"
 
 
 async def settled(
