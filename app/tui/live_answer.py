@@ -8,6 +8,7 @@ from app import figures
 from app.sanitise import clean_line
 from app.tui.conversation import Asked
 from app.tui.effort import Effort
+from app.tui.lanes import Lanes
 from app.tui.widgets.answer_turn import AnswerTurn
 from engine.protocol import (
     QUIET,
@@ -38,7 +39,6 @@ class LiveAnswer:
         self.stopping = False
         self._place = place
         self._clock = clock
-        self._candidate: str | None = None
         self._several = False
         """One of several answers will be kept: none is shown before that."""
         self._thinking_since: float | None = None
@@ -65,6 +65,7 @@ class LiveAnswer:
                 self._several = candidates > 1
                 self.view.thinking.limit = limit
                 if self._several:
+                    self.view.thinking.lanes = Lanes()
                     self.view.thinking.standing = f"one of up to {candidates} answers"
                 self.view.wait_for("reading the prompt")
             case Delta():
@@ -87,13 +88,12 @@ class LiveAnswer:
                 await self.view.fail(message, hint)
 
     def _say(self, delta: Delta) -> None:
-        if self._candidate is None:
-            self._candidate = delta.candidate
-        if delta.candidate != self._candidate or (self._several and delta.phase == "answer"):
-            return
-        if delta.phase == "thinking" and self._thinking_since is None:
+        if self._thinking_since is None and (delta.phase == "thinking" or self._several):
             self._thinking_since = self._clock()
-        elif delta.phase == "answer" and self.thinking:
+        if self._several:
+            self.view.hear(delta)
+            return
+        if delta.phase == "answer" and self.thinking:
             self.view.thinking.seconds = self._elapsed()
         self.view.write(delta.phase, delta.text, 0 if delta.forced else delta.tokens)
 

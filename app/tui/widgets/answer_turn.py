@@ -15,11 +15,12 @@ from app import figures
 from app.config import ShowThinking
 from app.sanitise import clean_line
 from app.sessions.tree import Turn
+from app.tui.lanes import standings
 from app.tui.widgets.failure import Failure
 from app.tui.widgets.receipt_line import ReceiptLine
 from app.tui.widgets.thinking_block import ThinkingBlock
 from app.tui.widgets.ways_out import WaysOut
-from engine.protocol import Answer, Phase, Settling
+from engine.protocol import Answer, Delta, Phase, Settling
 
 if TYPE_CHECKING:
     from app.tui.widgets.streamed_markdown import StreamedMarkdown
@@ -90,6 +91,11 @@ class AnswerTurn(Vertical):
             self.text += text
             self.body.write(text)
 
+    def hear(self, delta: Delta) -> None:
+        """Take a piece of one of several candidates, of which none is shown as the answer yet."""
+        self.state = "thinking"
+        self.thinking.hear(delta)
+
     async def flush(self, seconds: float) -> bool:
         """Draw what has arrived; `seconds` is how long the answer has been thinking, if it still is.
 
@@ -109,7 +115,8 @@ class AnswerTurn(Vertical):
             others -= {node.id for node in answer.tree if node.kept}
         thoughts = [step for step in answer.receipt.steps if step.phase == "thinking"]
         seconds = sum(step.seconds for step in thoughts if step.candidate not in others)
-        self.thinking.finish(answer.thinking, answer.receipt.tokens.thinking, seconds)
+        thinking = answer.receipt.tokens.thinking
+        self.thinking.finish(answer.thinking, thinking, seconds, standings(answer))
         self.text = answer.answer
         await self.body.finish(answer.answer)
         self.query_one(ReceiptLine).show(answer, place)

@@ -13,7 +13,9 @@ from app import figures
 from app.config import ShowThinking
 from app.sanitise import Sanitiser, clean
 from app.tui.bars import progress
+from app.tui.lanes import Lanes
 from app.tui.messages import ThoughtsToggled
+from engine.protocol import Delta
 
 LINE_PREVIEW = 3
 """Lines of the latest thoughts that the one-line view shows while they come."""
@@ -54,6 +56,9 @@ class ThinkingBlock(Vertical):
         self._text = ""
         self._drawn = 0
         self._counted = True
+        self.lanes: Lanes | None = None
+        """Where several answers come of which one will be kept: each has a line while they do."""
+        self._standings = ""
 
     def compose(self) -> ComposeResult:
         yield Static(id="head")
@@ -64,12 +69,22 @@ class ThinkingBlock(Vertical):
         self._text += self._sanitiser.feed(text)
         self.begun = True
 
-    def finish(self, text: str, tokens: int | None, seconds: float | None) -> None:
-        """These are all the thoughts there were; None where nobody counted."""
+    def hear(self, delta: Delta) -> None:
+        """Take more of one of several candidates; drawn by the next `show`."""
+        assert self.lanes is not None
+        self.lanes.hear(delta)
+        self.tokens = self.lanes.tokens
+        self.begun = True
+
+    def finish(self, text: str, tokens: int | None, seconds: float | None, standings: str = "") -> None:
+        """These are all the thoughts there were; None where nobody counted. `standings` tell how the
+        answer was chosen among several.
+        """
         self._text = clean(text).strip("\n")
+        self._standings = standings
         self._counted = tokens is not None
         self.tokens, self.seconds, self.live = tokens or 0, seconds or 0.0, False
-        self.begun = bool(self._text or tokens)
+        self.begun = bool(self._text or tokens or standings)
         self.show()
 
     def show(self) -> bool:
@@ -83,7 +98,8 @@ class ThinkingBlock(Vertical):
         text = self._visible()
         thoughts.set_class(bool(text), "-shown")
         thoughts.update(Content(text))
-        grown, self._drawn = len(self._text) > self._drawn, len(self._text)
+        length = len(self._text) if self.lanes is None or not self.live else self.tokens
+        grown, self._drawn = length > self._drawn, length
         return grown
 
     def watch_view(self) -> None:
@@ -109,7 +125,8 @@ class ThinkingBlock(Vertical):
             cost = f" for {figures.count(self.tokens)} tokens · {time}" if self._counted else ""
             return Content.styled(f"{'▾' if opened else '▸'} Thought{cost}", "$mull-muted")
         used = figures.count(self.tokens)
-        count = f"{used} tok" if self.limit is None else f"{used}/{figures.count(self.limit)}"
+        alone = self.limit is not None and self.lanes is None  # the limit is each one's
+        count = f"{used}/{figures.count(self.limit or 0)}" if alone else f"{used} tok"
         head = Content.styled("▾ Thinking", "bold $mull-effort")
         timing = Content.styled(time, "$mull-muted")
         hint = Content.styled("^T answer now" if self.size.width >= WIDE else "^T", "$mull-muted")
@@ -118,14 +135,16 @@ class ThinkingBlock(Vertical):
         if self.standing and len(self.standing) + len(GAP) + 3 <= room:
             parts.insert(2, Content.styled(self.standing, "$mull-effort"))
             room -= len(self.standing) + len(GAP)
-        if self.limit is not None and room >= 3:
+        if self.limit is not None and self.lanes is None and room >= 3:
             parts.insert(2, progress(self.tokens / max(1, self.limit), min(BAR_WIDTH, room)))
         return Content(GAP).join(parts)
 
     def _visible(self) -> str:
         text = self._text.strip("\n")
+        if self.live and self.lanes is not None:
+            return self.lanes.text(self.size.width - 2) if self.view != "hidden" else ""
         if self.view == "full":
-            return text[-FULL_CHARACTERS:] if self.live else text
+            return text[-FULL_CHARACTERS:] if self.live else f"{text}\n\n{self._standings}".strip("\n")
         if self.view == "line" and self.live:
             return "\n".join(text[-PREVIEW_CHARACTERS:].split("\n")[-LINE_PREVIEW:])
         return ""

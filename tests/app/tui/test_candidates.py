@@ -54,7 +54,8 @@ async def test_only_the_answer_that_is_kept_is_shown_and_how_it_was_chosen(kit) 
         await ask(pilot)
         head = answers(app)[0].thinking.query_one("#head", Static)
         assert "one of up to 8 answers" in text_of(head)
-        assert "second" not in text_of(answers(app)[0].thinking.query_one("#thoughts", Static))
+        lanes = text_of(answers(app)[0].thinking.query_one("#thoughts", Static)).splitlines()
+        assert lanes == ["0 · 3 tok  → 7", "1 · 3 tok  second thoughts"]
         assert said(answers(app)[0]) == ""
         kit.engine.release()
         await pilot.pause(0.1)
@@ -65,3 +66,6 @@ async def test_only_the_answer_that_is_kept_is_shown_and_how_it_was_chosen(kit) 
         line = answers(app)[0].query_one(ReceiptLine).text
         assert "vote:8: 2 of 3 (majority, clear after 3 of 8)" in line and "84 not kept" in line
         assert "2.5s" in text_of(head), "the time of the thought that is shown, not of all"
+        await pilot.press("ctrl+o")
+        table = text_of(answers(app)[0].thinking.query_one("#thoughts", Static))
+        assert "67 %  2 of 3  7422" in table and "33 %  1 of 3  7" in table
