@@ -20,6 +20,7 @@ async def run(ctx: Context) -> None:
     await ctx.prefill()
     ctx.watch = True
     votes: tuple[Vote, ...] = ()
+    wanted = 0
     wave = 1 if ctx.hurried else next_wave((), 0, ctx.number)
     while wave:
         for one in await sampled(ctx, wave):
@@ -27,11 +28,14 @@ async def run(ctx: Context) -> None:
         answers = await compared(ctx, ctx.branches)
         votes = weighed(ctx.branches, answers.labels)
         tell(ctx, votes)
-        wave = 0 if ctx.hurried else ctx.affords(next_wave(votes, len(ctx.branches), ctx.number))
+        wanted = next_wave(votes, len(ctx.branches), ctx.number)
+        wave = 0 if ctx.hurried else ctx.affords(wanted)
     if not votes:
         return
     asked, most = len(ctx.branches), ctx.number
     rule = f"majority of {asked}" if asked == most else f"majority, clear after {asked} of {most}"
+    if wanted:
+        rule = f"majority of the {asked} that there was time or budget for"
     rule += f"; {answers.note}" if answers.note else ""
     tied = [vote for vote in votes if len(vote.candidates) == max(len(one.candidates) for one in votes)]
     asks = ctx.verifier is not None or answers.kind == "text"

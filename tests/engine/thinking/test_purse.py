@@ -113,6 +113,12 @@ async def test_what_there_is_to_spend_is_spent(endless: LocalBackend, method: st
     assert done.answer.answer == "23"
 
 
+async def test_a_vote_that_the_budget_ended_is_not_called_clear(endless: LocalBackend) -> None:
+    done = await Run()(endless, method="vote:8", budget=(Limit("tok", 160),))
+    assert done.answer.decision is not None
+    assert "budget" in done.answer.decision.rule and "clear" not in done.answer.decision.rule
+
+
 async def test_what_the_cache_holds_is_free(endless: LocalBackend) -> None:
     long = "How many? " * 40
     first = await Run(long)(endless, think=16)
