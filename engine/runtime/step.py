@@ -15,8 +15,6 @@ from engine.runtime.pages import PAGE, PagePool
 
 SHARED_PAGES = 2
 """Pages that several rows must have in common for attention to read them once for all: fewer do not pay."""
-SHARED_PAGES_BY_KERNEL = 6
-"""The same where there is a kernel for attention, which is quick with few keys."""
 LENGTH_BY_KERNEL = PAGE
 """Tokens of one sequence up to which a kernel takes them: it goes through them one by one."""
 
@@ -209,7 +207,8 @@ class Step:
         if windowed:
             groups, alone = [], list(range(len(self.segments)))
         begins = self.begins()
-        taken, rest = [], []
+        taken: list[int] = []
+        rest: list[int] = []
         for index in sorted(alone):
             length = self.segments[index].length
             (taken if self.exact or length <= LENGTH_BY_KERNEL else rest).append(index)
@@ -245,7 +244,6 @@ class Step:
 
     def _grouped(self) -> tuple[list[Shared], list[int]]:
         by_kernel = self.pool.storage.attention is not None
-        least = SHARED_PAGES_BY_KERNEL if by_kernel else SHARED_PAGES
         begins = self.begins()
         by_first: dict[int, list[int]] = {}
         rest = []
@@ -261,7 +259,7 @@ class Step:
             scattered = len(rows) == 1 and self.segments[rows[0]].base is None and not by_kernel
             # a tail is never empty: the page of the token itself is its sequence's own
             pages = min(pages, *(len(table) - 1 for table in tables))
-            if pages < least or not (len(rows) > 1 or scattered):
+            if pages < SHARED_PAGES or not (len(rows) > 1 or scattered):
                 rest += rows
                 continue
             tails = []

@@ -94,7 +94,7 @@ class Int8Storage:
     """
 
     lossless = False
-    attention = None
+    attention: PagedAttention | None = None
 
     def __init__(
         self, layers: int, kv_heads: int, head_dim: int, pages: int, dtype: torch.dtype, device: str

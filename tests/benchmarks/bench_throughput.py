@@ -16,6 +16,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from engine.client import Places, ResidentEngine, resident
 from engine.protocol import Answer, AnswerRequest, Failed, Finished, Message, ModelSpec, Sampling, Think
 from engine.tasks.registry import problem_set
@@ -27,6 +29,8 @@ class Pass:
 
     answers: list[Answer]
     seconds: float
+    processor: float
+    """Seconds of the engine's process: what other programs take of the machine is not in them."""
 
     @property
     def tokens(self) -> int:
@@ -51,9 +55,18 @@ async def once(engine: ResidentEngine, requests: list[AnswerRequest], parallel: 
         async with places:
             return await one(engine, request)
 
-    began = time.perf_counter()
+    began, before = time.perf_counter(), await _processor(engine)
     answers = await asyncio.gather(*map(wait, requests))
-    return Pass(answers, time.perf_counter() - began)
+    return Pass(answers, time.perf_counter() - began, await _processor(engine) - before)
+
+
+async def _processor(engine: ResidentEngine) -> float:
+    """Seconds of processor that the engine has taken so far; 0 before it runs."""
+    status = await engine.status()
+    if status is None:
+        return 0.0
+    times = psutil.Process(status.pid).cpu_times()
+    return times.user + times.system
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> None:
@@ -90,10 +103,17 @@ def report(passes: dict[int, list[Pass]], options: argparse.Namespace) -> None:
         middle = statistics.median(rates[parallel])
         tokens = statistics.median(p.tokens / p.seconds for p in found)
         span = f"from {min(rates[parallel]):.1f} to {max(rates[parallel]):.1f}"
-        print(f"{parallel:3d} at once   {middle:7.1f} answers/s ({span})   {tokens:8.0f} tok/s")
+        each = statistics.median(p.processor / len(p.answers) for p in found)
+        print(
+            f"{parallel:3d} at once   {middle:7.1f} answers/s ({span})   {tokens:8.0f} tok/s   "
+            f"{each * 1e3:.0f} ms of processor an answer"
+        )
     pairs = [many / alone for alone, many in zip(rates[1], rates[options.parallel], strict=True)]
     of_each = ", ".join(f"{pair:.2f}" for pair in pairs)
     print(f"ratio        {statistics.median(pairs):.2f}x   (of each pair: {of_each})")
+    pairs = [one.processor / all_.processor for one, all_ in zip(*passes.values(), strict=True)]
+    of_each = ", ".join(f"{pair:.2f}" for pair in pairs)
+    print(f"of processor {statistics.median(pairs):.2f}x   (of each pair: {of_each})")
     first = passes[1][0].answers
     for parallel, found in passes.items():
         for number, p in enumerate(found):

@@ -11,7 +11,7 @@ import pytest
 from random_checkpoint import prompt, save_checkpoint
 
 from engine.backend import Lease, Sampler
-from engine.nn.kernels import cpu
+from engine.nn.kernels import build
 from engine.protocol import ModelSpec
 from engine.runtime.create import create
 from engine.runtime.local import LocalBackend
@@ -33,10 +33,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """They are found anew, then as before."""
-    cpu._found.cache_clear()
+    build._found.cache_clear()
     monkeypatch.setenv("MULL_KERNELS", "off")
     yield monkeypatch
-    cpu._found.cache_clear()
+    build._found.cache_clear()
 
 
 def load(folder: Path, quant: str, deterministic: bool = False) -> LocalBackend:
@@ -70,7 +70,7 @@ def test_a_text_is_the_same_with_and_without_kernels(
     by_torch = load(folders[family], quant)
     assert "kernels" not in by_torch.kernel_class
     without_kernels.delenv("MULL_KERNELS")
-    cpu._found.cache_clear()
+    build._found.cache_clear()
     by_kernels = load(folders[family], quant)
     assert "-kernels-" in by_kernels.kernel_class
     size = len(PROMPT)

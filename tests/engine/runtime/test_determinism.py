@@ -97,8 +97,11 @@ async def test_samples_are_the_same_alone_and_beside_others_cached_and_not(exact
 
 
 def test_the_receipt_names_the_class(exact: Load) -> None:
-    assert exact("qwen3").kernel_class.endswith("fp32-fused-packed-exact-1t")
-    assert exact("gemma2").kernel_class.endswith("fp32-stock-packed-exact-1t")
+    for family, forward in (("qwen3", "fused"), ("gemma2", "stock")):
+        by_kernel = exact(family).runner.pool.storage.attention
+        assert by_kernel is not None, "these tests need a C compiler"
+        named = f"fp32-{forward}-packed-attention-{by_kernel.instruction_set}-exact-1t"
+        assert exact(family).kernel_class.endswith(named)
 
 
 def test_without_it_the_bits_do_depend_on_the_path(load: Load) -> None:
