@@ -15,6 +15,7 @@ from engine.protocol import Limit, ModelSpec, Verifier
 from engine.runtime.local import LocalBackend
 from engine.setup import open_backend
 
+pytestmark = pytest.mark.usefixtures("shut_in")
 TINY = locate("tiny")
 TOKENIZER = HubTokenizer(TINY)
 THINK, END, EOS = (TOKENIZER.encode(text)[0] for text in ("<think>", "</think>", "<|im_end|>"))

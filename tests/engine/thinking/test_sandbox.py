@@ -12,6 +12,7 @@ import pytest
 
 from engine.thinking.sandbox import Limits, Status, run_python
 
+pytestmark = pytest.mark.usefixtures("shut_in")
 QUICK = Limits(seconds=2, processes=4, file_bytes=2**20, memory=256 * 2**20, output=1000)
 
 
