@@ -1,4 +1,4 @@
-"""After an answer the app finds out where its thought settled, shows it, keeps it, and offers it as a budget."""
+"""After an answer the app finds out where its thought settled, shows, keeps and offers it as the budget."""
 
 from __future__ import annotations
 
