@@ -17,7 +17,7 @@ from msgspec import structs
 from engine.backend import Account, Backend, Forwarded, Node
 from engine.meter.energy import Joules
 from engine.meter.receipt import Clock
-from engine.meter.spending import Spending, spent
+from engine.meter.spending import Spending, Spent, spent
 from engine.meter.tally import roofline_dtype
 from engine.protocol import Budgeted, BudgetUnit, Limit, Quantity, Receipt, derived, measured
 from engine.thinking.refusals import UsageError
@@ -43,8 +43,8 @@ class Share:
     purse: Purse
     node: Node
     spending: Spending
-    tokens: float
-    flops: float
+    tokens: float = 0.0
+    flops: float = 0.0
     closed: bool = False
 
     def left(self) -> int | None:
@@ -144,24 +144,29 @@ class Purse:
         return self.split(None, [node])[0]
 
     def split(self, parent: Share | None, nodes: Sequence[Node]) -> list[Share]:
-        """A part each for nodes that go on from one whose share ends here, or of what nobody has."""
+        """A part each for nodes that go on from one whose share ends here, or of what nobody has.
+
+        A node that had a share before goes on with it.
+        """
+        known = {id(share.node): share for share in self._shares}
+        earlier = [known[id(node)] for node in nodes if id(node) in known]
+        for share in earlier:
+            self.close(share)
         if parent is not None and not parent.closed:
             done = parent.spending.now()
             tokens, flops = parent.tokens - done.tokens, parent.flops - done.flops
             self.close(parent)
         else:
             tokens, flops = self._unshared()
-        shares = [
-            Share(
-                self,
-                node,
-                Spending(self._backend, node.account),
-                tokens if math.isinf(tokens) else max(0, tokens // len(nodes)),
-                flops if math.isinf(flops) else max(0, flops // len(nodes)),
-            )
-            for node in nodes
-        ]
-        self._shares += shares
+        shares = []
+        for node in nodes:
+            share = known.get(id(node)) or Share(self, node, Spending(self._backend, node.account))
+            used = share.spending.now() if share in earlier else Spent()
+            share.tokens = used.tokens + (tokens if math.isinf(tokens) else max(0, tokens // len(nodes)))
+            share.flops = used.flops + (flops if math.isinf(flops) else max(0, flops // len(nodes)))
+            share.closed = False
+            shares.append(share)
+        self._shares += [share for share in shares if share not in earlier]
         return shares
 
     def close(self, share: Share) -> None:
