@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Protocol
 
 from engine.protocol.messages import AnswerRequest, Control, EngineStatus, Event
@@ -45,7 +45,7 @@ class Engine(Protocol):
         """
         ...
 
-    def settling(self, request: SettlingRequest) -> AsyncIterator[SettlingEvent]:
+    def settling(self, request: SettlingRequest) -> AsyncGenerator[SettlingEvent, None]:
         """Find where an answer's thought settled, if nothing else is to do: … then `Settled` or `Failed`.
 
         It fails as soon as anything else is asked for. Leaving the stream early cancels it.

@@ -1,4 +1,4 @@
-"""A search's tree reads from the prompt to the answers: who goes on from whom, what was kept, what was said."""
+"""A search's tree reads from the prompt to the answers: who goes on from whom, what was kept and said."""
 
 from __future__ import annotations
 
