@@ -11,13 +11,15 @@ import pytest
 import scripted_checkpoint
 from answer_run import Run
 
-from engine.backend import Drawn
+from engine.backend import Drawn, Lease
 from engine.load.locate import locate
 from engine.load.tokenizer import HubTokenizer
+from engine.meter.receipt import Clock
 from engine.protocol import AnswerNow, Limit, ModelSpec, More, Sampling
 from engine.protocol.budget import BudgetUnit, parse_limit, parse_limits
 from engine.runtime.local import LocalBackend
 from engine.setup import open_backend
+from engine.thinking.purse import Purse
 from engine.thinking.run import UsageError
 
 TINY = locate("tiny")
@@ -82,7 +84,10 @@ class LaggingCounter:
         return Drawn(WATTS * seen_ns / 1e9, self.began_ns + seen_ns)
 
 
-@pytest.mark.parametrize("method", ["direct", "cot", "refine:2", "vote:4", "best:3"])
+@pytest.mark.parametrize(
+    "method",
+    ["direct", "cot", "exit", "refine:2", "agent:4", "vote:4", "best:3", "deepconf:4", "beam:4", "mcts:4"],
+)
 @pytest.mark.parametrize("unit", ["tok", "FLOP"])
 async def test_not_one_token_or_flop_more_than_the_budget(
     tiny: LocalBackend, method: str, unit: BudgetUnit
@@ -117,6 +122,16 @@ async def test_a_vote_that_the_budget_ended_is_not_called_clear(endless: LocalBa
     done = await Run()(endless, method="vote:8", budget=(Limit("tok", 160),))
     assert done.answer.decision is not None
     assert "budget" in done.answer.decision.rule and "clear" not in done.answer.decision.rule
+
+
+async def test_a_node_that_is_given_a_part_again_goes_on_with_what_is_left(endless: LocalBackend) -> None:
+    now = time.monotonic_ns()
+    purse = Purse((Limit("tok", 100),), endless, Clock(now, now, 0.0))
+    node = await endless.prefill([A, B, C], Lease(1))
+    first = purse.open(node).left()
+    await endless.force(node, "thinking", [A] * 10)
+    assert first == 97 and purse.open(node).left() == 87
+    await endless.cancel(node)
 
 
 async def test_what_the_cache_holds_is_free(endless: LocalBackend) -> None:
