@@ -101,9 +101,10 @@ Examples:
 @click.option(
     "--method",
     metavar="NAME",
-    help="direct (no thinking), cot (think, then answer), refine:K (cot, its sums checked as they are "
-    "written), vote:N or best:N (of N answers), beam:N or mcts:N (a search over steps), "
-    "agent:K (with a calculator), auto (what pays most here, see --preview).",
+    help="direct (no thinking), cot (think, then answer), exit (cot until the answer is settled), refine:K "
+    "(cot, its sums checked as they are written), vote:N, deepconf:N or best:N (of N answers), beam:N or "
+    "mcts:N (a search over steps), agent:K (with a calculator), cascade (more only where that is not "
+    "sure), auto (what pays most here, see --preview).",
 )
 @click.option(
     "--type",

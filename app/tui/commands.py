@@ -17,7 +17,10 @@ METHODS = (
     ("exit", "think until the answer is settled"),
     ("refine:4", "think, and be told of wrong sums as they are written"),
     ("vote:8", "what most of up to 8 answers say"),
+    ("deepconf:16", "likewise, and those that are not sure are given up midway"),
     ("best:8", "the soundest of 8 answers"),
+    ("cascade", "at once; else think; else have 5 vote, until it is sure"),
+    ("agent:16", "think with a calculator"),
     ("beam:8", "search step by step, keeping the best 8"),
     ("mcts:16", "search by 16 roll-outs"),
 )

@@ -178,9 +178,22 @@ class Context:
         if self.budget.thinks:
             await self.think(self.node, doubt, ending=ending)
         await self.say(self.node)
+        self.finish()
+
+    def finish(self) -> None:
+        """It has answered: what it has not spent is anybody's."""
         self.done = True
         if self.share is not None:
             self.purse.close(self.share)
+
+    async def skip_thought(self) -> None:
+        """Answer from here on without a thought, although the prompt was made for one."""
+        if self.format is None or not self.budget.thinks:
+            return
+        assert self.node is not None
+        opening = () if self.opened else self.format.opening
+        self.opened = False
+        await self._force(self.node, "thinking", (*opening, *self.format.forced_end), shown=False)
 
     async def think(
         self,

@@ -7,7 +7,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from engine.thinking.context import Context
-from engine.thinking.methods import agent, beam, best, cot, deepconf, direct, exit, mcts, refine, vote
+from engine.thinking.methods import (
+    agent,
+    beam,
+    best,
+    cascade,
+    cot,
+    deepconf,
+    direct,
+    exit,
+    mcts,
+    refine,
+    vote,
+)
 from engine.thinking.refusals import UsageError
 
 AUTO = "auto"
@@ -52,6 +64,7 @@ METHODS = {
         Method("vote", thinks=True, run=vote.run, number=8, samples=True),
         Method("deepconf", thinks=True, run=deepconf.run, number=16, samples=True),
         Method("best", thinks=True, run=best.run, number=8, samples=True),
+        Method("cascade", thinks=True, run=cascade.run, number=5, samples=True),
         Method("agent", thinks=True, run=agent.run, number=16),
         Method("beam", thinks=True, run=beam.run, number=8, samples=True, searches=True),
         Method("mcts", thinks=True, run=mcts.run, number=16, samples=True, searches=True),

@@ -75,9 +75,7 @@ async def _as_far_as_sure(one: Context, bar: Bar) -> None:
             await one.backend.cancel(one.node)
             return
     await one.say(one.node)
-    one.done = True
-    if one.share is not None:
-        one.purse.close(one.share)
+    one.finish()
 
 
 async def _counted(ctx: Context, bar: Bar) -> tuple[tuple[Vote, ...], str]:

@@ -1,6 +1,8 @@
 """The dial goes through the model's own steps, and stops at its ends."""
 
+from app.tui.commands import METHODS
 from app.tui.effort import Effort
+from engine.thinking.methods import method_of
 
 STEPS = (32, 128, 512)
 
@@ -36,3 +38,10 @@ def test_a_running_limit_moves_to_the_neighboring_step() -> None:
     assert effort.step_at(128, -1) == -96
     assert effort.step_at(700, +1) == 512, "above the last step, the last step again"
     assert effort.step_at(32, -1) == -32, "below the first step, all of it"
+
+
+def test_every_method_that_is_offered_is_one() -> None:
+    offered = [name for name, _ in METHODS if name != "off"]
+    assert [method_of(name).label.partition(":")[0] for name in offered if name != "auto"] == [
+        name.partition(":")[0] for name in offered if name != "auto"
+    ]

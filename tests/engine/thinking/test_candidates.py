@@ -17,6 +17,7 @@ from engine.protocol import AnswerNow, Cancel, ModelSpec, Sampling, Started, Vot
 from engine.runtime.local import LocalBackend
 from engine.setup import open_backend
 from engine.tasks.answer_types import compare
+from engine.thinking.methods import cascade
 from engine.thinking.run import UsageError
 from engine.thinking.step_scorer import is_sound
 from engine.thinking.verifiers import sureness
@@ -73,7 +74,23 @@ async def test_the_answer_that_most_samples_give_is_kept(tiny: LocalBackend) -> 
     nothing_is_left(tiny)
 
 
-@pytest.mark.parametrize("method", ["vote:6", "best:6"])
+async def test_a_cascade_ends_where_it_is_sure_and_else_has_more_vote(
+    tiny: LocalBackend, unanimous: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cascade, "SURE", 0.0)
+    sure = (await Run()(unanimous, method="cascade:3")).answer
+    assert sure.decision is not None and "answering at once" in sure.decision.rule
+    assert len(sure.candidates) == 1 and not sure.thinking
+    monkeypatch.setattr(cascade, "SURE", 1.1)
+    done = await Run(HARD)(tiny, method="cascade:3")
+    assert len(done.answer.candidates) == 5
+    assert done.answer.decision is not None and "majority of 5" in done.answer.decision.rule
+    assert done.answer.candidates[0].thinking_tokens == 0
+    assert done.answer.candidates[1].thinking_tokens > 0
+    nothing_is_left(tiny)
+
+
+@pytest.mark.parametrize("method", ["vote:6", "best:6", "cascade"])
 async def test_every_token_of_every_candidate_is_accounted_for(tiny: LocalBackend, method: str) -> None:
     done = await Run(HARD)(tiny, method=method)
     receipt, candidates = done.answer.receipt, done.answer.candidates

@@ -86,7 +86,19 @@ class LaggingCounter:
 
 @pytest.mark.parametrize(
     "method",
-    ["direct", "cot", "exit", "refine:2", "agent:4", "vote:4", "best:3", "deepconf:4", "beam:4", "mcts:4"],
+    [
+        "direct",
+        "cot",
+        "exit",
+        "refine:2",
+        "agent:4",
+        "vote:4",
+        "best:3",
+        "deepconf:4",
+        "beam:4",
+        "mcts:4",
+        "cascade",
+    ],
 )
 @pytest.mark.parametrize("unit", ["tok", "FLOP"])
 async def test_not_one_token_or_flop_more_than_the_budget(
