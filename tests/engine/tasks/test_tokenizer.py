@@ -42,10 +42,10 @@ def test_every_digit_and_newline_is_a_token_of_its_own() -> None:
     assert [TOKENIZER.convert_tokens_to_string([piece]) for piece in pieces] == list("4+17=21:21\n\n")
 
 
-def test_building_the_tokenizer_twice_gives_the_same_one_with_the_bundled_template() -> None:
-    first, second = (build_tokenizer(vocabulary_size=400, examples=200) for _ in range(2))
-    assert first.get_vocab() == second.get_vocab()
-    assert first.chat_template == TOKENIZER.chat_template
+def test_building_the_tokenizer_again_gives_the_bundled_one() -> None:
+    rebuilt = build_tokenizer()
+    assert rebuilt.get_vocab() == TOKENIZER.get_vocab()
+    assert rebuilt.chat_template == TOKENIZER.chat_template
 
 
 def test_thinking_off_closes_an_empty_thought_and_on_leaves_it_to_the_model() -> None:
