@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -31,6 +32,13 @@ class Ending(Protocol):
     async def __call__(self, node: Node, turn: bool) -> bool:
         """Whether the thought ends here; before a turn or not."""
         ...
+
+
+async def together(work: Iterable[Awaitable[None]]) -> None:
+    """Do what candidates do side by side. Raises what one of them raised, when all have ended."""
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 class Cancelled(Exception):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from engine.protocol import TreeNode
-from engine.thinking.context import Context
+from engine.thinking.context import Context, together
 from engine.thinking.step_scorer import score
 
 Family = list[Context]
@@ -104,13 +103,6 @@ def times(root: Context, step: Context) -> int:
     """How many samples were this step."""
     told = root.told.get(step.candidate)
     return told.visits if told is not None else 1
-
-
-async def together(work: Iterable[Awaitable[None]]) -> None:
-    """Wait for all. Raises what one of them raised, when all have ended."""
-    for outcome in await asyncio.gather(*work, return_exceptions=True):
-        if isinstance(outcome, BaseException):
-            raise outcome
 
 
 def _rest(root: Context, steps: Sequence[Context]) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 
 from engine.protocol import Vote
 from engine.thinking.confidence import lowest_group, window_of
-from engine.thinking.context import Context
-from engine.thinking.methods.samples import compared, leader, sampled, tell, together, weighed
+from engine.thinking.context import Context, together
+from engine.thinking.methods.samples import compared, leader, sampled, tell, weighed
 from engine.thinking.voting import decision
 
 LEAST_FIRST = 4

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Sequence
 
 from engine.protocol import Vote, Voted
 from engine.tasks.answer_types import Answers, compare
-from engine.thinking.context import Context
+from engine.thinking.context import Context, together
 from engine.thinking.verifiers import judged
 from engine.thinking.voting import count
 
@@ -19,13 +19,6 @@ async def sampled(ctx: Context, count: int) -> list[Context]:
     begun = await ctx.branch(max(ctx.affords(count), 1))
     await together(one.reply() for one in begun)
     return begun
-
-
-async def together(work: Iterable[Awaitable[None]]) -> None:
-    """Do it side by side. Raises what one of them raised, when all have ended."""
-    for outcome in await asyncio.gather(*work, return_exceptions=True):
-        if isinstance(outcome, BaseException):
-            raise outcome
 
 
 def tell(ctx: Context, votes: tuple[Vote, ...]) -> None:
