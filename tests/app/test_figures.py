@@ -67,7 +67,7 @@ def test_a_receipt_line_says_how_many_guesses_were_right(make_answer: Callable[.
     assert "86.6 t/s · 95 of 120 guesses right · " in line
 
 
-def test_a_receipt_line_says_that_the_thought_was_cut_not_the_answer(
+def test_a_receipt_line_says_that_the_budget_cut_the_answer_short(
     make_answer: Callable[..., Answer],
 ) -> None:
-    assert figures.receipt_line(make_answer(finish="budget")).endswith("· thought cut by the budget")
+    assert figures.receipt_line(make_answer(finish="budget")).endswith("· cut by the budget")

@@ -32,12 +32,12 @@ def coder(tmp_path: Path) -> Iterator[LocalBackend]:
     backend.close()
 
 
-def tests(value: int) -> Verifier:
+def check(value: int) -> Verifier:
     return Verifier("tests", f"assert x == {value}")
 
 
 async def test_code_that_passes_is_left_as_it_is(coder: LocalBackend) -> None:
-    done = await Run()(coder, method="refine:3", verifier=tests(1))
+    done = await Run()(coder, method="refine:3", verifier=check(1))
     assert done.answer.answer == "x=1" and len(done.answer.candidates) == 1
     assert done.answer.decision is not None
     assert done.answer.decision.rule == "tests: 1 of 1 pass after 0 of 3 rounds"
@@ -55,7 +55,7 @@ async def test_what_fails_is_told_and_tried_again_as_often_as_was_asked(
         return await prefill(ids, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(coder, "prefill", heard)
-    done = await Run()(coder, method="refine:2", verifier=tests(2))
+    done = await Run()(coder, method="refine:2", verifier=check(2))
     assert done.answer.answer == "x=1" and len(done.answer.candidates) == 3
     assert done.answer.decision is not None
     assert done.answer.decision.rule == "tests: 0 of 1 pass after 2 of 2 rounds"
@@ -65,7 +65,7 @@ async def test_what_fails_is_told_and_tried_again_as_often_as_was_asked(
 
 
 async def test_the_budget_ends_the_rounds(coder: LocalBackend) -> None:
-    done = await Run()(coder, method="refine:9", verifier=tests(2), budget=(Limit("tok", 150),))
+    done = await Run()(coder, method="refine:9", verifier=check(2), budget=(Limit("tok", 150),))
     assert done.answer.answer and len(done.answer.candidates) < 10
     assert done.answer.receipt.tokens.forwarded() == done.forwarded <= 150
     assert done.answer.decision is not None and "no room for another round" in done.answer.decision.rule
