@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import cli
 import psutil
 import pytest
 
@@ -17,10 +18,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # each core has a worker: threads would wait for each other
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where all tests' processes find the kernels: building them takes seconds."""
-    return tmp_path_factory.mktemp("kernels")
+    folder = tmp_path_factory.mktemp("kernels")
+    cli.kernels[:] = [folder]
+    return folder
 
 
 @pytest.fixture(scope="session")

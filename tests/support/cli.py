@@ -13,6 +13,8 @@ from typing import Any
 import jsonschema
 
 MULL = Path(sys.executable).with_name("mull")
+kernels: list[Path] = []
+"""Where all homes of this test process find the kernels that one of them built, as soon as that is known."""
 
 
 class Home:
@@ -21,6 +23,10 @@ class Home:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.runtime = Path(tempfile.mkdtemp(prefix="mull-"))
+        cache = folder / "cache" / "mull"
+        for built in kernels if not cache.exists() else ():
+            cache.mkdir(parents=True)
+            (cache / "kernels").symlink_to(built)
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("MULL_")},
             **{

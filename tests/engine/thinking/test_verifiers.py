@@ -23,7 +23,7 @@ TINY = locate("tiny")
 TOKENIZER = HubTokenizer(TINY)
 THINK, END, EOS = (TOKENIZER.encode(text)[0] for text in ("<think>", "</think>", "<|im_end|>"))
 X, EQUALS, ONE, TWO = TOKENIZER.encode("x=12")
-HARD = "What is 12 + 7 - 4 + 15 - 9 * 2?"
+HARD = "Reach 26 using 8, 7, 11 and 14 with + and -, each number at most once."
 COLD = Sampling(temperature=0.01)
 
 
