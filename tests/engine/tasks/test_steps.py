@@ -90,7 +90,9 @@ def test_any_text_can_be_read(text: str) -> None:
     assert found is None or text[: found.end].endswith(found.line + "\n")
 
 
-@given(st.integers(0, 10**6 - 1), st.integers(0, 10**6 - 1), st.sampled_from("+-*"), st.integers(0, 10**12 - 1))
+@given(
+    st.integers(0, 10**6 - 1), st.integers(0, 10**6 - 1), st.sampled_from("+-*"), st.integers(0, 10**12 - 1)
+)
 def test_the_verdict_on_a_plain_line_is_that_of_integers(a: int, b: int, sign: str, said: int) -> None:
     value = {"+": a + b, "-": a - b, "*": a * b}[sign]
     assert check_line(f"{a}{sign}{b}={said}") == ("right" if said == value else "wrong")
