@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -36,7 +36,6 @@ from engine.protocol.replay import Replayed, ReplayEvent, ReplayRequest
 from engine.protocol.settling import Settled, SettlingEvent, SettlingRequest
 from engine.protocol.speed import Measured, SpeedEvent, SpeedRequest
 from engine.protocol.wire import (
-    AnyEvent,
     Ask,
     ClientFrame,
     Foresee,
@@ -57,7 +56,7 @@ SHUTDOWN_TIMEOUT_S = 8.0
 HANDOVER_TIMEOUT_S = 600.0
 """How long an engine of another build may take to finish the answers under way."""
 
-
+Request = TypeVar("Request", AnswerRequest, SpeedRequest, PreviewRequest, ReplayRequest, SettlingRequest)
 Last = Loaded | Finished | Measured | Previewed | Replayed | Settled
 
 
@@ -95,41 +94,24 @@ class ResidentEngine:
         self._attaching = asyncio.Lock()
         self._ids = itertools.count()
 
-    async def load(self, spec: ModelSpec) -> AsyncGenerator[Event, None]:
+    def load(self, spec: ModelSpec) -> AsyncGenerator[Event, None]:
         stream_id = f"load-{os.getpid()}-{next(self._ids)}"
-        async with self._events(stream_id, Load(stream_id, _absolute(spec)), Loaded) as events:
-            async for event in events:
-                yield cast(Event, event)
+        return self._stream(stream_id, Load(stream_id, _absolute(spec)), Loaded)
 
-    async def answer(self, request: AnswerRequest) -> AsyncGenerator[Event, None]:
-        request = msgspec.structs.replace(request, spec=_absolute(request.spec))
-        async with self._events(request.id, Ask(request), Finished) as events:
-            async for event in events:
-                yield cast(Event, event)
+    def answer(self, request: AnswerRequest) -> AsyncGenerator[Event, None]:
+        return self._asked(request, Ask, Finished)
 
-    async def speed(self, request: SpeedRequest) -> AsyncGenerator[SpeedEvent, None]:
-        request = msgspec.structs.replace(request, spec=_absolute(request.spec))
-        async with self._events(request.id, Measure(request), Measured) as events:
-            async for event in events:
-                yield cast(SpeedEvent, event)
+    def speed(self, request: SpeedRequest) -> AsyncGenerator[SpeedEvent, None]:
+        return self._asked(request, Measure, Measured)
 
-    async def preview(self, request: PreviewRequest) -> AsyncGenerator[PreviewEvent, None]:
-        request = msgspec.structs.replace(request, spec=_absolute(request.spec))
-        async with self._events(request.id, Foresee(request), Previewed) as events:
-            async for event in events:
-                yield cast(PreviewEvent, event)
+    def preview(self, request: PreviewRequest) -> AsyncGenerator[PreviewEvent, None]:
+        return self._asked(request, Foresee, Previewed)
 
-    async def replay(self, request: ReplayRequest) -> AsyncGenerator[ReplayEvent, None]:
-        request = msgspec.structs.replace(request, spec=_absolute(request.spec))
-        async with self._events(request.id, Recompute(request), Replayed) as events:
-            async for event in events:
-                yield cast(ReplayEvent, event)
+    def replay(self, request: ReplayRequest) -> AsyncGenerator[ReplayEvent, None]:
+        return self._asked(request, Recompute, Replayed)
 
-    async def settling(self, request: SettlingRequest) -> AsyncGenerator[SettlingEvent, None]:
-        request = msgspec.structs.replace(request, spec=_absolute(request.spec))
-        async with self._events(request.id, Settle(request), Settled) as events:
-            async for event in events:
-                yield cast(SettlingEvent, event)
+    def settling(self, request: SettlingRequest) -> AsyncGenerator[SettlingEvent, None]:
+        return self._asked(request, Settle, Settled)
 
     async def control(self, answer_id: str, control: Control) -> None:
         if self._link is not None and self._link.alive:
@@ -165,15 +147,17 @@ class ResidentEngine:
             await self._link.close()
             self._link = None
 
-    def _events(
-        self, stream_id: str, first: ClientFrame, last: type[Last]
-    ) -> contextlib.aclosing[AsyncGenerator[AnyEvent, None]]:
-        """What follows a first frame, up to the event that ends it; left early, the engine is told."""
-        return contextlib.aclosing(self._stream(stream_id, first, last))
+    def _asked(
+        self, request: Request, frame: Callable[[Request], ClientFrame], last: type[Last]
+    ) -> AsyncGenerator[Any, None]:
+        """What follows a request, up to the event that ends it."""
+        request = msgspec.structs.replace(request, spec=_absolute(request.spec))
+        return self._stream(request.id, frame(request), last)
 
     async def _stream(
         self, stream_id: str, first: ClientFrame, last: type[Last]
-    ) -> AsyncGenerator[AnyEvent, None]:
+    ) -> AsyncGenerator[Any, None]:
+        """What follows a first frame, up to the event that ends it; left early, the engine is told."""
         try:
             async for note in self._reach():
                 yield note

@@ -38,6 +38,11 @@ def likelihood(watched: Sequence[Watch]) -> float:
     return math.exp(sum(watch.chosen for watch in watched) / len(watched))
 
 
+def certainty(watched: Sequence[Watch]) -> float:
+    """The mean over tokens of the largest probability (DEER, arXiv:2504.15895); 0 for no tokens."""
+    return sum(math.exp(watch.top[0]) for watch in watched) / len(watched) if watched else 0.0
+
+
 def confidence(watched: Sequence[Watch]) -> Confidence | None:
     """Means over all tokens, and the lowest mean over a window of them; None for no tokens.
 

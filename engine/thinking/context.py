@@ -142,7 +142,7 @@ class Context:
     def refit(self) -> None:
         """Hold thoughts and answer to what the purse leaves by now; an answer has at least one token."""
         left = self.share.left() if self.share is not None else None
-        kept = self.budget.hold(left, self._reserve)
+        kept = self.budget.hold(left, self.reserve)
         most = self.answer_most
         if left is not None:
             most = min(most, self.answer_lease.used + max(left, 0 if self.answer else 1))
@@ -362,7 +362,7 @@ class Context:
         return BLANK_TRIES if left is None else min(BLANK_TRIES, left)
 
     @property
-    def _reserve(self) -> int:
+    def reserve(self) -> int:
         """Tokens that nearly all answers fit into."""
         return self.backend.info.answer_reserve or RESERVE_TOKENS
 
@@ -370,7 +370,7 @@ class Context:
         """Tokens that a candidate takes, before any has ended."""
         steps = self.backend.info.think_steps
         thought = min(self.budget.limit, steps[-1]) if steps else self.budget.limit
-        return thought + self._reserve
+        return thought + self.reserve
 
     def _style(self) -> Resolved:
         if self.format is None:

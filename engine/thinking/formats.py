@@ -29,6 +29,10 @@ class Resolved:
     forced_end: tuple[int, ...]
     answer_opening: tuple[int, ...]
 
+    def to_open(self, opened: bool) -> int:
+        """Tokens that are forced to begin a thought after a prompt."""
+        return 0 if opened else len(self.opening)
+
     def step_ends(self, tokenizer: Tokenizer) -> frozenset[int]:
         """Ids that end a step of a thought; those of a line where no id ends with the separator."""
         return tokenizer.ending(self.format.step_end) or tokenizer.ending("\n")

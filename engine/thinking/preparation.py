@@ -117,7 +117,7 @@ async def prepared(
     budget = budgets.plan(
         think,
         room,
-        opening=0 if prompt.opened or style is None else len(style.opening),
+        opening=0 if style is None else style.to_open(prompt.opened),
         phrase=phrase,
         purse=left,
         answer=backend.info.answer_reserve,

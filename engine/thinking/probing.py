@@ -6,10 +6,10 @@ and is thrown away; the backend charges it as `probe`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from engine.backend import Backend, Node, OutOfContext, Sampler, Watch
+from engine.thinking.confidence import certainty
 from engine.thinking.formats import Resolved
 
 LIMIT = 20
@@ -30,9 +30,7 @@ class Guess:
     @property
     def certainty(self) -> float:
         """The mean over its tokens of the largest probability (DEER, arXiv:2504.15895); 0 for no answer."""
-        if not self.answer:
-            return 0.0
-        return sum(math.exp(watch.top[0]) for watch in self.watched) / len(self.watched)
+        return certainty(self.watched) if self.answer else 0.0
 
 
 class Probing:

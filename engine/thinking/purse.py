@@ -73,7 +73,7 @@ class Purse:
         self._backend = backend
         self._clock = clock
         self._raised: set[BudgetUnit] = set()
-        self._before = spent(backend, Account())
+        self._before = Spent()
         self._shares: list[Share] = []
         self._step_s: float | None = None
         self._joules = (
@@ -186,8 +186,8 @@ class Purse:
         """So many tokens more for each open candidate: limits that cannot pay for them are raised."""
         for share in (one for one in self._shares if not one.closed):
             flops = span_flops(self._backend.shape, tokens, len(share.node.ids))
-            for unit, amount in (("tok", tokens), ("FLOP", flops)):
-                self._raise(unit, amount)  # type: ignore[arg-type]
+            self._raise("tok", tokens)
+            self._raise("FLOP", flops)
             share.tokens += tokens
             share.flops += flops
         step_s = self.step_seconds() or 0.0

@@ -70,7 +70,7 @@ async def run(ctx: Context) -> None:
     if calls:
         _tell(ctx, calls, ctx.thinking[read:])
     await ctx.say(node)
-    ctx.done = True
+    ctx.finish()
 
 
 def summed(thought: str) -> str | None:

@@ -7,12 +7,10 @@ N. Sources: Chen et al., "FrugalGPT", 2023 (arXiv:2305.05176); the measure, arXi
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import replace
 
-from engine.backend import Watch
 from engine.protocol import Vote
+from engine.thinking.confidence import certainty
 from engine.thinking.context import Context
 from engine.thinking.methods.samples import compared, leader, sampled, tell, weighed
 from engine.thinking.step_scorer import is_sound
@@ -44,11 +42,6 @@ async def run(ctx: Context) -> None:
     tell(ctx, votes)
     if votes:
         ctx.keep(leader(ctx, votes), decision(f"majority of {len(ctx.branches)}, none alone was sure", votes))
-
-
-def certainty(watched: Sequence[Watch]) -> float:
-    """The mean of the largest probabilities; 0 for no tokens."""
-    return sum(math.exp(watch.top[0]) for watch in watched) / len(watched) if watched else 0.0
 
 
 async def _alone(one: Context, thinks: bool) -> float:

@@ -49,14 +49,14 @@ class Watchman:
         self.turns = turn_ids(ctx.backend.tokenizer)
         self._ctx = ctx
         self._rule = rule
+        self._probing = Probing(ctx.backend, ctx.format) if ctx.format is not None else None
         self._guesses: list[Guess] = []
         self._spent = self._price = 0
 
     async def __call__(self, node: Node, turn: bool) -> bool:
         """Whether the thought ends here, at the end of a line or sentence, before a `turn` or not."""
-        ctx, budget = self._ctx, self._ctx.budget
-        assert ctx.format is not None  # it thinks
-        probing = Probing(ctx.backend, ctx.format)
+        ctx, budget, probing = self._ctx, self._ctx.budget, self._probing
+        assert probing is not None  # it thinks
         thought = budget.lease.used
         allowed = (TURN_SHARE if turn else SHARE) * thought
         ctx.refit()

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from engine.backend import Lease
 from engine.protocol import Decision, Message, Vote
-from engine.thinking.budget import RESERVE_TOKENS, plan
+from engine.thinking.budget import plan
 from engine.thinking.context import Cancelled, Context
 from engine.thinking.prompt import Renderer
 from engine.thinking.verifiers.judgement import CannotJudge
@@ -71,8 +71,7 @@ async def _turn(ctx: Context, messages: tuple[Message, ...]) -> Context | None:
     renderer = Renderer(backend.tokenizer, ctx.format, backend.info.context)
     prompt = await renderer.prompt(messages, think=ctx.budget.thinks)
     room = backend.info.context - len(prompt.ids)
-    reserve = backend.info.answer_reserve or RESERVE_TOKENS
-    if room < 2 * reserve or not ctx.purse.affords(1, len(prompt.ids) + reserve, 0):
+    if room < 2 * ctx.reserve or not ctx.purse.affords(1, len(prompt.ids) + ctx.reserve, 0):
         return None
     try:
         node = await backend.prefill(prompt.ids, ctx.answer_lease)
@@ -80,7 +79,8 @@ async def _turn(ctx: Context, messages: tuple[Message, ...]) -> Context | None:
         return None
     tally = ctx.tally.branch(node.account)
     tally.prefilled = len(prompt.ids)
-    opening, phrase = (0 if prompt.opened else 1), ctx.budget.phrase
+    opening = 0 if ctx.format is None else ctx.format.to_open(prompt.opened)
+    phrase = ctx.budget.phrase
     one = replace(
         ctx,
         prompt=prompt.ids,
