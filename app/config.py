@@ -44,6 +44,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     draft: str | None = None
     """Who guesses ahead; None: the text itself, where that pays."""
     think: Think = "max"
+    step_by_step: bool = False
+    """A model that marks no thoughts is made to think in words (prompted chain of thought)."""
     min_think: int = 0
     """Tokens below which the model is not let end its thoughts."""
     budget: str | None = None
@@ -94,6 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             kv=self.kv,
             deterministic=self.deterministic,
             draft=self.draft,
+            step_by_step=self.step_by_step,
         )
 
     def limits(self) -> tuple[Limit, ...]:
@@ -308,6 +311,7 @@ _KINDS: dict[str, _Kind] = {
     "quant": _Kind("none, int8, int4, fp8 or auto, with exceptions ,PATTERN=KIND", quantization),
     "kv": _one_of(get_args(KV)),
     "deterministic": _Kind("true or false", _truth),
+    "step_by_step": _Kind("true or false", _truth),
     "draft": _Kind("a model, exit:N or off", _text),
     "min_think": _NATURAL,
     "budget": _Kind(f"an amount such as {EXAMPLES}, or off", budget),

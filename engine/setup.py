@@ -21,6 +21,7 @@ from engine.runtime.assemble import fitting
 from engine.runtime.create import create
 from engine.runtime.create_draft import inspect_draft
 from engine.runtime.local import LocalBackend
+from engine.thinking.families import STEP_BY_STEP
 from engine.thinking.formats import UnresolvedMarkers, resolve
 from profiles.catalogue import UnknownProfile
 from profiles.detect import Detection, detect
@@ -42,7 +43,7 @@ def open_backend(
     backend = create(spec, found.profile, found.settings, on_progress, prompts, quantized)
     try:
         style = resolve(backend.tokenizer, backend.info.thinking_format)
-        name = style.format.name if style is not None else None
+        name = style.format.name if style is not None else STEP_BY_STEP if spec.step_by_step else None
     except UnresolvedMarkers:
         name = None  # said, with its cause, to whoever asks this model to think
     backend.info = msgspec.structs.replace(
@@ -56,7 +57,7 @@ def check(spec: ModelSpec, user_profiles: Path | None = None) -> None:
     found = _detected(spec, user_profiles)
     folder = locate(spec.model)
     checkpoint = inspect(folder)
-    fitting(checkpoint, spec.quant, found.profile, found.settings.dtype, sys.maxsize)
+    fitting(checkpoint, spec.quant, found.profile, found.settings.dtype, sys.maxsize, found.settings.device)
     inspect_draft(spec, checkpoint, HubTokenizer(folder))
 
 

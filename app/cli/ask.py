@@ -92,6 +92,12 @@ Examples:
     "--min-think", type=int, metavar="N", help="Tokens below which the model may not end its thought."
 )
 @click.option(
+    "--step-by-step",
+    is_flag=True,
+    default=None,
+    help="Have a model that marks no thoughts think in words first, within the same budgets.",
+)
+@click.option(
     "--budget",
     multiple=True,
     metavar="2000tok|30s|2kJ|5TFLOP",

@@ -93,6 +93,9 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option("--quant", metavar="none|int8|int4|fp8|auto", help="Quantize the weights as they are loaded.")
 @click.option("--kv", metavar="model|int8", help="Keys and values in the model's own dtype, or in int8.")
 @click.option("--think", metavar="off|max|N", help="How many tokens an answer may think.")
+@click.option(
+    "--step-by-step", is_flag=True, default=None, help="Have a model that marks no thoughts think in words."
+)
 @click.option("--method", metavar="NAME", help="How to answer (see: mull ask --help).")
 @click.option("--offline", is_flag=True, default=None, help=OFFLINE_HELP)
 @click.option("--debug", is_flag=True, expose_value=False, help=DEBUG_HELP)

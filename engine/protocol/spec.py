@@ -43,6 +43,8 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
 
     None: what the text itself repeats is guessed, where that pays.
     """
+    step_by_step: bool = False
+    """A model that marks no thoughts is led into thinking in words, and from them to its answer."""
 
 
 class Sampling(Struct, frozen=True, kw_only=True):

@@ -81,7 +81,7 @@ def _apart(ids: Sequence[int], recorded: Sequence[int], renderer: Renderer) -> s
 
 def _texts(answer: Answer, paths: Sequence[Path], backend: Backend, style: Resolved | None) -> Iterator[str]:
     """Where a text is not that of its ids. White space at passages' ends is the format's."""
-    markers = {style.start, style.end} if style is not None else set()
+    markers = style.markers if style is not None else frozenset()
 
     def differs(text: str, candidate: str, phase: Phase) -> bool:
         passages = _passages(candidate, paths)

@@ -201,7 +201,8 @@ class Context:
         assert self.node is not None
         opening = () if self.opened else self.format.opening
         self.opened = False
-        await self._force(self.node, "thinking", (*opening, *self.format.forced_end), shown=False)
+        if self.format.end is not None:
+            await self._force(self.node, "thinking", (*opening, *self.format.forced_end), shown=False)
 
     async def think(
         self,
@@ -219,21 +220,22 @@ class Context:
         """
         style = self._style()
         if not self.opened:
-            await self._force(node, "thinking", style.opening, shown=False)
+            await self._force(node, "thinking", style.opening, shown=style.end is None)
         self.opened = False
         ends, lease = self.backend.tokenizer.sentence_ends(), self.budget.lease
         halts = pause or (ends if doubt or ending else frozenset())
         turns = frozenset[int]() if ending is None else ending.turns
-        wind_down, closing = WindDown(style.end, ends), frozenset({style.end})
+        eos, closing = self.backend.tokenizer.eos_ids, style.ends
+        wind_down = WindDown(min(closing or eos), ends) if closing or eos else None
         while True:
             hasty = closing if self.budget.too_short else frozenset[int]()
             extension = await self._extend(
                 node,
                 "thinking",
                 lease,
-                stop=self.backend.tokenizer.eos_ids | hasty | turns,
+                stop=eos | hasty | turns,
                 keep=(closing - hasty) | halts,
-                banned=frozenset({style.start}),
+                banned=style.starts,
                 wind_down=wind_down,
             )
             if extension.stop_id is None:
@@ -249,7 +251,7 @@ class Context:
                     continue
                 break
             self._hear("thinking", (extension.stop_id,))
-            if lease.used >= wind_down.grace * lease.limit:
+            if wind_down is not None and lease.used >= wind_down.grace * lease.limit:
                 self.cut = True
                 break
             if pause and self.thinking:
@@ -260,9 +262,9 @@ class Context:
             if doubt is not None:
                 await self.add(node, doubt(self.thinking) or "")
         self._flush("thinking")
-        if extension.stop_id == style.end and hasty:  # it was dropped, in case that it came too early
-            await self._force(node, "thinking", (style.end, *style.answer_opening), shown=False)
-        elif extension.stop_id == style.end:
+        if extension.stop_id in hasty:  # it was dropped, in case that it came too early
+            await self._force(node, "thinking", (*closing, *style.answer_opening), shown=False)
+        elif extension.stop_id in closing:
             self.tally.sampled("thinking", 1)
             await self._force(node, "thinking", style.answer_opening, shown=False)
         else:
@@ -289,7 +291,7 @@ class Context:
         eos = self.backend.tokenizer.eos_ids
         opening, closing = frozenset[int](), frozenset[int]()
         if self.format is not None:
-            opening, closing = frozenset({self.format.start}), frozenset({self.format.end})
+            opening, closing = self.format.starts, self.format.ends
         blank_ends = 0
         end_banned = False
         while True:

@@ -12,6 +12,8 @@ from engine.tasks.steps import CHECK_PHRASE
 class ThinkingFormat:
     """How a family marks its thoughts. `signs` are substrings of the chat template, all of which must occur.
 
+    One without `start` and `end` marks nothing: its thought is what comes between `opening` and the end of
+    the turn, for which `forced_end` is put in its place.
     `opening` is what is put into the model's mouth to begin a thought, by default `start`, the marker by
     which one is recognized. `forced_end` ends a thought and leads to the answer; it contains the marker
     `end`. Where more than this marker leads from a thought to the answer, `answer_opening` is forced after
@@ -45,6 +47,9 @@ class ThinkingFormat:
 _SWITCH: Mapping[str, object] = {"enable_thinking": True}
 _SWITCH_OFF: Mapping[str, object] = {"enable_thinking": False}
 _PLAIN_END = "\n</think>\n\n"
+
+STEP_BY_STEP = "step by step"
+"""Of the way to have a model think in words that was never taught to: chosen by its name only."""
 
 FORMATS: tuple[ThinkingFormat, ...] = (
     # The bundled model; chosen by its name only, for its template looks like Qwen3's.
@@ -152,4 +157,10 @@ FORMATS: tuple[ThinkingFormat, ...] = (
         on=_SWITCH, off=_SWITCH_OFF, verified=False,
     ),
     ThinkingFormat(name="<think>", signs=("<think>", "</think>"), forced_end=_PLAIN_END, verified=False),
+    # Zero-shot chain of thought: both phrases are those of Kojima et al. 2022 (arXiv:2205.11916), section 3.
+    ThinkingFormat(
+        name=STEP_BY_STEP, signs=(f"mull: {STEP_BY_STEP}",), start="", end="",
+        opening="Let's think step by step.\n", forced_end="\n\nTherefore, the answer is ",
+        lead="", step_end="\n", reopens=False,
+    ),
 )  # fmt: skip

@@ -20,14 +20,29 @@ class UnresolvedMarkers(ValueError):
 
 @dataclass(frozen=True)
 class Resolved:
-    """A format with its markers as ids of one tokenizer."""
+    """A format with its markers as ids of one tokenizer; None for those that it does without."""
 
     format: ThinkingFormat
-    start: int
-    end: int
+    start: int | None
+    end: int | None
     opening: tuple[int, ...]
     forced_end: tuple[int, ...]
     answer_opening: tuple[int, ...]
+
+    @property
+    def starts(self) -> frozenset[int]:
+        """The ids that open a thought."""
+        return frozenset() if self.start is None else frozenset({self.start})
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The ids that end one."""
+        return frozenset() if self.end is None else frozenset({self.end})
+
+    @property
+    def markers(self) -> frozenset[int]:
+        """All that are nobody's text."""
+        return self.starts | self.ends
 
     def to_open(self, opened: bool) -> int:
         """Tokens that are forced to begin a thought after a prompt."""
@@ -65,8 +80,11 @@ def resolve(tokenizer: Tokenizer, name: str | None = None) -> Resolved | None:
 
 
 def _resolved(tokenizer: Tokenizer, found: ThinkingFormat) -> Resolved:
-    ids = []
+    ids: list[int | None] = []
     for marker in (found.start, found.end):
+        if not marker:
+            ids.append(None)
+            continue
         encoded = tokenizer.encode(marker)
         if len(encoded) != 1 or tokenizer.decode(encoded) != marker:
             raise UnresolvedMarkers(
@@ -79,7 +97,7 @@ def _resolved(tokenizer: Tokenizer, found: ThinkingFormat) -> Resolved:
         tuple(tokenizer.encode(text)) for text in (found.opening or found.start, found.forced_end)
     )
     for token, phrase, what in ((start, opening, "begins"), (end, forced, "ends")):
-        if token not in phrase:
+        if token is not None and token not in phrase:
             raise UnresolvedMarkers(
                 f"the phrase that {what} a thought ({found.name}) loses its marker in this tokenizer"
             )

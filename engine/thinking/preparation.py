@@ -104,7 +104,10 @@ async def prepared(
         )
     think = request.think if method.thinks else "off"
     if method.thinks and style is None:
-        notes.append("this model has no thinking format that mull knows: it answers directly")
+        notes.append(
+            "this model has no thinking format that mull knows: it answers directly; "
+            "--step-by-step has it think in words first"
+        )
         think = "off"
     renderer = Renderer(backend.tokenizer, style, backend.info.context)
     fitted = await fit(request, backend, renderer, think != "off", emit, steering.lend)

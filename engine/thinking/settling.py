@@ -77,6 +77,8 @@ async def settle(answer: Answer, backend: Backend, clock: Clock, stop: Stop) -> 
 
 def thought_of(answer: Answer, backend: Backend, style: Resolved) -> Thought:
     """The last thought of the kept candidate, from the answer's trace. Raises UsageError."""
+    if style.end is None:
+        raise UsageError("a thought in words has no end that could be looked for")
     if answer.trace is None:
         raise UsageError("this answer was not recorded with its tokens", "ask again")
     if answer.trace.weights != backend.info.weights_digest:

@@ -138,7 +138,7 @@ class Writer:
     async def _written(self, messages: Sequence[Message], lease: Lease) -> str:
         backend, style = self.backend, self.renderer.style
         prompt = await self.renderer.prompt(messages, think=False)
-        markers = frozenset[int]() if style is None else frozenset({style.start, style.end})
+        markers = frozenset[int]() if style is None else style.markers
         node = await backend.prefill(prompt.ids, lease)
         try:
             self.accounts.append(node.account)

@@ -116,7 +116,8 @@ async def _run(ctx: Context, program: str) -> Ran:
 def _plain(ctx: Context, text: str) -> str:
     """A tool's text, in which nothing is read as one of the model's own marks."""
     assert ctx.format is not None
-    special = (ctx.format.format.start, ctx.format.format.end, "<|", "<｜", "</s>")
+    markers = filter(None, (ctx.format.format.start, ctx.format.format.end))
+    special = (*markers, "<|", "<｜", "</s>")
     return text.replace("<", "‹").replace("[", "‹") if any(mark in text for mark in special) else text
 
 
