@@ -17,6 +17,8 @@ LEAST_CONTEXT = 64
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Of a value, by dtype."""
 _STORED = {"F32": "fp32", "F64": "fp32"}
+SMALL_BYTES = 64 * 2**20
+"""Weights in 16 bits below which a processor's caches, not its memory, bound a step."""
 
 Verdict = Literal["fits", "tight", "no"]
 
@@ -32,13 +34,17 @@ class Fit:
     """Tokens; 0 where it does not fit."""
 
 
-def loading_dtype(stored: str, preferred: str, weights: Callable[[int], int], free: int) -> str:
+def loading_dtype(
+    stored: str, preferred: str, weights: Callable[[int], int], free: int, device: str = "cpu"
+) -> str:
     """The dtype of values that are not quantized: float32 stays so, others get the machine's.
 
-    Or 16 bits where only those fit. `stored` is safetensors' name of what the files have, `weights` gives
-    the bytes of all weights by the bytes of such a value.
+    Or 16 bits where only those fit. A small model computes in float32 on a processor, whichever dtype it
+    prefers: there are no bytes to save, and its products and attention are quicker so. `stored` is
+    safetensors' name of what the files have; `weights` gives the bytes of all weights by a value's.
     """
-    dtype = _STORED.get(stored, preferred)
+    small = device == "cpu" and weights(2) < SMALL_BYTES
+    dtype = _STORED.get(stored, "fp32" if small else preferred)
     return "bf16" if dtype == "fp32" and stored not in _STORED and weights(4) > free else dtype
 
 
@@ -48,13 +54,19 @@ def affordable_context(shape: ModelShape, free: int) -> int:
 
 
 def fit(
-    shape: ModelShape, longest: int, stored: str, preferred: str, weights: Callable[[int], int], free: int
+    shape: ModelShape,
+    longest: int,
+    stored: str,
+    preferred: str,
+    weights: Callable[[int], int],
+    free: int,
+    device: str = "cpu",
 ) -> Fit:
     """Whether a model fits into `free` bytes and with how much context, of at most `longest` tokens.
 
     For the rest see `loading_dtype`.
     """
-    dtype = loading_dtype(stored, preferred, weights, free)
+    dtype = loading_dtype(stored, preferred, weights, free, device)
     needed = weights(BYTES[dtype])
     left = free - needed
     wanted = min(longest, DEFAULT_CONTEXT)

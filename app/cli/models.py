@@ -41,7 +41,7 @@ def _list(as_json: bool) -> None:
     )
     device = found.settings.device
     free = free_memory(None if device == "cpu" else int(device.partition(":")[2] or 0))
-    listed = list(list_models(found.settings.dtype, free))
+    listed = list(list_models(found.settings.dtype, free, found.settings.device))
     if as_json:
         show_json(listed)
         return

@@ -33,10 +33,10 @@ class Listed(Struct, frozen=True, kw_only=True):
     problem: str | None = None
 
 
-def list_models(preferred_dtype: str, free: int) -> Iterator[Listed]:
+def list_models(preferred_dtype: str, free: int, device: str = "cpu") -> Iterator[Listed]:
     """Models by store, each as it would load into `free` bytes of memory without `--quant`."""
     for find in (_bundled, stores.huggingface_models, stores.lmstudio_models, stores.ollama_models):
-        yield from _listed(find, preferred_dtype, free)
+        yield from _listed(find, preferred_dtype, free, device)
 
 
 def _bundled() -> Iterator[Stored]:
@@ -45,7 +45,9 @@ def _bundled() -> Iterator[Stored]:
         yield Stored(name, "bundled", folder, sum(file.stat().st_size for file in folder.iterdir()))
 
 
-def _listed(find: Callable[[], Iterator[Stored]], preferred_dtype: str, free: int) -> Iterator[Listed]:
+def _listed(
+    find: Callable[[], Iterator[Stored]], preferred_dtype: str, free: int, device: str
+) -> Iterator[Listed]:
     for stored in find():
         path = stored.path
         known = Listed(
@@ -56,7 +58,7 @@ def _listed(find: Callable[[], Iterator[Stored]], preferred_dtype: str, free: in
             continue
         try:
             found = read_contents(path)
-            how = fit(found.shape, found.longest, found.stored, preferred_dtype, found.memory, free)
+            how = fit(found.shape, found.longest, found.stored, preferred_dtype, found.memory, free, device)
         except ModelError as error:
             yield replace(known, problem=_unreadable(path, error.message))
             continue

@@ -133,7 +133,12 @@ def affordable(shape: ModelShape, device: str) -> int:
 
 
 def fitting(
-    checkpoint: Checkpoint, quant: str | None, profile: Profile, preferred: str, free: int
+    checkpoint: Checkpoint,
+    quant: str | None,
+    profile: Profile,
+    preferred: str,
+    free: int,
+    device: str = "cpu",
 ) -> tuple[str, QuantPlan]:
     """The dtype of what is not quantized, and what is.
 
@@ -145,7 +150,7 @@ def fitting(
         return choose(quant, profile, foreseen, itemsize, free)
 
     dtype = loading_dtype(
-        checkpoint.source.dtype, preferred, lambda size: foreseen.memory(plan_for(size), size), free
+        checkpoint.source.dtype, preferred, lambda size: foreseen.memory(plan_for(size), size), free, device
     )
     plan = plan_for(BYTES[dtype])
     if (needed := foreseen.memory(plan, BYTES[dtype])) > free:

@@ -30,10 +30,8 @@ from engine.runtime.store import open_store
 from profiles.catalogue import Profile
 from profiles.costs import kv_bytes_per_token
 from profiles.detect import Settings
-from profiles.fit import DEFAULT_CONTEXT
+from profiles.fit import DEFAULT_CONTEXT, SMALL_BYTES
 
-SMALL_BYTES = 64 * 2**20
-"""Weights below which a second thread costs more than it gives: each operation is over before it wakes."""
 THINK_STEPS = (256, 1024, 4096)
 """Thinking caps for a model whose folder has no mull.json that states its own."""
 
@@ -58,9 +56,11 @@ def create(
     checkpoint = inspect(folder)
     device = torch_device(spec.device or settings.device)
     small = sum(checkpoint.source.sizes.values()) < SMALL_BYTES
+    # of a small model each operation is over before a second thread wakes
     threads = spec.threads or (1 if small else settings.threads)
     torch.set_num_threads(threads)
-    dtype, plan = fitting(checkpoint, spec.quant, profile, settings.dtype, system_memory(device).free)
+    free = system_memory(device).free
+    dtype, plan = fitting(checkpoint, spec.quant, profile, settings.dtype, free, device)
     tokenizer = HubTokenizer(folder)
     if tokenizer.size > checkpoint.shape.vocab:
         raise ModelError(

@@ -88,7 +88,7 @@ def speculation(
         first = FirstLayers(model.paged.forward, draft.by)
         return Speculation(EarlyExit(info, Runner(first, model.paged.pool)))
     longest = longest_context(draft.by.config)
-    dtype, _ = fitting(draft.by, NONE, profile, preferred_dtype, system_memory(device).free)
+    dtype, _ = fitting(draft.by, NONE, profile, preferred_dtype, system_memory(device).free, device)
     loaded = assemble(
         draft.by,
         dtype,
