@@ -1,7 +1,7 @@
-"""Muon in float32: momentum, then each update made orthogonal (Jordan et al. 2024).
+"""Muon: momentum, then each update made orthogonal (Jordan et al. 2024).
 
 torch.optim.Muon iterates in bfloat16, which takes nine tenths of a step on a CPU without bfloat16 units; here
-matrices of one shape share batched float32 products.
+the precision is the caller's choice, and matrices of one shape share batched products.
 """
 
 from collections.abc import Iterable
@@ -30,9 +30,15 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum with orthogonal updates and decoupled weight decay, for matrices only."""
 
     def __init__(
-        self, matrices: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
+        self,
+        matrices: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self._precision = precision
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -42,7 +48,8 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 by_shape.setdefault(matrix.shape, []).append(matrix)
             for shape, matrices in by_shape.items():
-                updates = orthogonalize(torch.stack([self._momentum(m, group["momentum"]) for m in matrices]))
+                steps = torch.stack([self._momentum(m, group["momentum"]) for m in matrices])
+                updates = orthogonalize(steps.to(self._precision)).to(steps.dtype)
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 for matrix, update in zip(matrices, updates, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])

@@ -5,12 +5,19 @@ Knows nothing of files or of the length of a run; train.py runs it.
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AttentionInterface,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from transformers.masking_utils import AttentionMaskInterface
 
 from engine.tasks.corpus import IGNORED, Block, padded_length
@@ -29,7 +36,7 @@ class TrainingArguments:
     seed: int = 0
     minutes: float = 40.0
     steps: int | None = None  # when set, the length of the run instead of `minutes`
-    batch_tokens: int = 3072
+    batch_tokens: int = 6144
     muon_rate: float = 0.02
     adamw_rate: float = 3e-3
     hidden: int = 256
@@ -53,9 +60,11 @@ def _causal_attention(
 
     Shapes: query (rows, heads, length, head_dim), key and value (rows, kv_heads, length, head_dim).
     """
-    mixed = F.scaled_dot_product_attention(
-        query, key, value, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
-    )
+    with torch.autocast(query.device.type, enabled=False):  # in bf16 a CPU takes five times as long here
+        query, key, value = query.float(), key.float(), value.float()
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+        )
     return mixed.transpose(1, 2).contiguous(), None
 
 
@@ -98,16 +107,44 @@ def build_model(arguments: TrainingArguments, tokenizer: PreTrainedTokenizerBase
     return model
 
 
+def warm_start(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Take the weights of a checkpoint of the same architecture, whatever its vocabulary.
+
+    A token that its tokenizer lacks begins at the mean of the tokens that make it up there. Raises ValueError
+    where a matrix has another shape.
+    """
+    earlier = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    pieces = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    known, embedding = pieces.get_vocab(), earlier.model.embed_tokens.weight
+    with torch.no_grad():
+        for token, index in tokenizer.get_vocab().items():
+            ids = [known[token]] if token in known else pieces.encode(tokenizer.decode([index]))
+            model.model.embed_tokens.weight[index] = embedding[ids].mean(0)
+        weights = dict(earlier.named_parameters())
+        for name, parameter in model.named_parameters():
+            if name == "model.embed_tokens.weight":
+                continue
+            if weights[name].shape != parameter.shape:
+                raise ValueError(f"{name} of {folder} has another shape")
+            parameter.copy_(weights[name])
+
+
 def build_optimizers(model: Qwen3ForCausalLM, arguments: TrainingArguments) -> list[torch.optim.Optimizer]:
     """Muon on the hidden matrices, AdamW on embeddings and norms."""
+    precision = torch.bfloat16 if multiplies_bf16(model.device) else torch.float32
     matrices: list[Tensor] = []
     rest: list[Tensor] = []
     for name, parameter in model.named_parameters():
         (matrices if parameter.ndim == 2 and "embed" not in name else rest).append(parameter)
     return [
-        Muon(matrices, lr=arguments.muon_rate),
+        Muon(matrices, lr=arguments.muon_rate, precision=precision),
         torch.optim.AdamW(rest, lr=arguments.adamw_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether products are quicker in bfloat16: on a GPU, and on a CPU with units for them."""
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def to_tensors(block: Block, pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -136,16 +173,14 @@ def block_loss(model: Qwen3ForCausalLM, ids: Tensor, labels: Tensor) -> Loss:
 
     The early exit reads the middle layer through the final norm and the head, as drafts by early exit do.
     """
-    states = model.model(input_ids=ids, use_cache=False, output_hidden_states=True)
     targets = labels[:, 1:]
     learned = targets != IGNORED
-    middle = states.hidden_states[model.config.num_hidden_layers // 2][:, :-1][learned]
-    final = states.last_hidden_state[:, :-1][learned]
-    losses = [
-        F.cross_entropy(model.lm_head(hidden).float(), targets[learned], reduction="sum")
-        for hidden in (final, model.model.norm(middle))
-    ]
-    return Loss(*losses)
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=multiplies_bf16(ids.device)):
+        states = model.model(input_ids=ids, use_cache=False, output_hidden_states=True)
+        middle = states.hidden_states[model.config.num_hidden_layers // 2][:, :-1][learned]
+        final = states.last_hidden_state[:, :-1][learned]
+        logits = [model.lm_head(hidden) for hidden in (final, model.model.norm(middle))]
+    return Loss(*(F.cross_entropy(each.float(), targets[learned], reduction="sum") for each in logits))
 
 
 def rate_share(step: int, progress: float) -> float:

@@ -42,26 +42,26 @@ class Family:
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family("addition", arithmetic.addition, 1.0, (1, 2, 2, 3, 3, 4, 4), (5,)),
-        Family("subtraction", arithmetic.subtraction, 1.0, (1, 2, 2, 3, 3, 4, 4), (5,)),
-        Family("multiplication", arithmetic.multiplication, 1.1, (1, 2, 2, 3, 3, 4, 4), (5,)),
+        Family("addition", arithmetic.addition, 0.6, (1, 2, 2, 3, 3, 4, 4, 6), (5,)),
+        Family("subtraction", arithmetic.subtraction, 0.7, (1, 2, 2, 3, 3, 4, 4, 6), (5,)),
+        Family("multiplication", arithmetic.multiplication, 0.8, (1, 2, 2, 3, 3, 4, 4, 6), (5,)),
         Family(
-            "long_multiplication", arithmetic.long_multiplication, 0.6, (1, 2, 3, 4, 4, 4, 4), (5,), long=True
+            "long_multiplication", arithmetic.long_multiplication, 0.8, (1, 2, 3, 4, 4, 4, 4), (5,), long=True
         ),
-        Family("chain", running.chain, 1.0, (2, 3, 4, 5, 6, 7)),
-        Family("long_chain", running.long_chain, 0.5, (8, 9, 10, 12, 13, 15, 16), (11, 14, 18)),
-        Family("expression", running.expression, 0.9, (2, 3, 4, 5), (6,)),
-        Family("story", stories.story, 1.0, (1, 2, 3, 4, 5), (6,)),
-        Family("word_problem", stories.word_problem, 1.0, (1, 1, 2)),
-        Family("variables", programs.variables, 0.9, (2, 3, 4, 5, 6), (7,)),
-        Family("program", programs.program, 0.8, (1, 2, 3, 4), (5,)),
-        Family("rank", states.rank, 0.9, (3, 4, 5, 6), (7,)),
-        Family("order", states.order, 0.9, (3, 4, 5), (6,)),
-        Family("truth", states.truth, 0.8, (2, 3, 4, 5, 6), (7,)),
-        Family("coin", states.coin, 0.6, (2, 3, 4, 5, 6, 7, 8, 9), (10,)),
-        Family("weekday", calendar.weekday, 0.8, (1, 2, 3), (4,)),
-        Family("date", calendar.date, 0.8, (1, 2, 2, 3), (4,)),
-        Family("countdown", countdown.countdown, 0.5, (1, 1, 2), long=True),
+        Family("chain", running.chain, 0.6, (2, 3, 4, 5, 6, 7)),
+        Family("long_chain", running.long_chain, 0.6, (8, 9, 10, 12, 13, 15, 16, 20), (11, 14, 18)),
+        Family("expression", running.expression, 0.8, (2, 3, 4, 5, 7), (6,)),
+        Family("story", stories.story, 1.2, (1, 2, 3, 4, 5, 7), (6,)),
+        Family("word_problem", stories.word_problem, 1.1, (1, 1, 2)),
+        Family("variables", programs.variables, 1.0, (2, 3, 4, 5, 6, 8), (7,)),
+        Family("program", programs.program, 1.0, (1, 2, 3, 4, 6), (5,)),
+        Family("rank", states.rank, 0.8, (3, 4, 5, 6), (7,)),
+        Family("order", states.order, 1.2, (3, 4, 5), (6,)),
+        Family("truth", states.truth, 1.0, (2, 3, 4, 5, 6), (7,)),
+        Family("coin", states.coin, 0.5, (2, 3, 4, 5, 6, 7, 8, 9), (10,)),
+        Family("weekday", calendar.weekday, 0.6, (1, 2, 3), (4,)),
+        Family("date", calendar.date, 0.6, (1, 2, 2, 3), (4,)),
+        Family("countdown", countdown.countdown, 0.9, (1, 1, 2), long=True),
     )
 }
 

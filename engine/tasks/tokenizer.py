@@ -15,7 +15,7 @@ END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
 SPECIALS = (END_OF_TEXT, TURN_START, TURN_END, "<think>", "</think>")
-VOCABULARY_SIZE = 768
+VOCABULARY_SIZE = 1024
 
 # An earlier assistant message loses its thinking; the last one keeps it, so that it can be continued.
 CHAT_TEMPLATE = """\

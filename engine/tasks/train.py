@@ -28,6 +28,7 @@ from engine.tasks.recipe import (
     build_optimizers,
     rate_share,
     to_tensors,
+    warm_start,
 )
 from engine.tasks.tokenizer import build_tokenizer
 
@@ -171,17 +172,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in --out; all but --minutes stays"
     )
+    parser.add_argument("--start", type=Path, help="checkpoint whose weights a new run begins with")
     parser.add_argument("--minutes", type=float, default=None, help="length of the whole run (40)")
     parser.add_argument(
         "--steps", type=int, default=None, help="length of the run in steps instead of minutes"
     )
+    for name in ("muon-rate", "adamw-rate"):
+        parser.add_argument(f"--{name}", type=float, default=getattr(defaults, name.replace("-", "_")))
     for name in ("seed", "batch-tokens", "hidden", "layers", "heads", "kv-heads", "head-dim", "feed-forward"):
         parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name.replace("-", "_")))
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--save-every", type=float, default=180.0, help="seconds between checkpoints")
     parser.add_argument("--report-every", type=float, default=30.0, help="seconds between progress lines")
     options = vars(parser.parse_args(argv))
-    folder, resume = options.pop("out"), options.pop("resume")
+    folder, resume, start = options.pop("out"), options.pop("resume"), options.pop("start")
     save_every, report_every = options.pop("save_every"), options.pop("report_every")
     torch.set_num_threads(options.pop("threads"))
     if resume and not (folder / STATE_FILE).exists():
@@ -195,6 +199,8 @@ def main(argv: list[str] | None = None) -> int:
     else:
         options["minutes"] = options["minutes"] or defaults.minutes
         run = TrainingRun(folder, TrainingArguments(**options), build_tokenizer())
+        if start is not None:
+            warm_start(run.model, run.tokenizer, start)
     parameters = sum(p.numel() for p in run.model.parameters())
     print(f"{parameters:,} parameters on {run.device}, from step {run.step}", flush=True)
     run.train(save_every, report_every, lambda line: print(line, flush=True))

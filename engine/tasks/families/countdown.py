@@ -17,7 +17,7 @@ from engine.tasks.families.wording import Phrases, Wording
 from engine.tasks.problem import Pen, Problem, Trace
 
 # By level: how many numbers, which signs, and the fewest and most lines that the search may take.
-_LEVELS = ((3, "+-*", 8, 36), (4, "+-", 22, 45))
+_LEVELS = ((3, "+-*", 8, 36), (4, "+-", 22, 50))
 _LONGEST_REPLY = 400
 _ASKED = Phrases(
     (
@@ -26,6 +26,12 @@ _ASKED = Phrases(
         "Countdown: {numbers}. Target {target}. Signs: {signs}.",
         "Reach {target} using {numbers} with {signs}, each number at most once.",
         "How can I make {target} out of {numbers} with {signs}?",
+        "Get {target} from {numbers} with {signs}, and use no number again.",
+        "Find a way to {target} from {numbers} with {signs}.",
+        "Write {target} with {numbers} and the signs {signs}.",
+        "{numbers} with {signs}: make {target}.",
+        "Try to reach {target} with {signs} from {numbers}.",
+        "Can {numbers} give {target} with {signs}?",
     ),
     (
         "Combine {numbers} with {signs} so that you get {target}. No number twice.",
@@ -42,33 +48,54 @@ class _Term:
     text: str
 
 
-def _joined(a: _Term, b: _Term, signs: str) -> Iterator[tuple[str, int, int, _Term]]:
-    """What two terms give: the sign, both operands, and the result; nothing below 1 or above LARGEST."""
-    for sign in signs:
-        x, y = (b, a) if sign == "-" and b.value > a.value else (a, b)
-        result = {"+": x.value + y.value, "-": x.value - y.value, "*": x.value * y.value}[sign]
-        if 0 < result <= LARGEST:
-            yield sign, x.value, y.value, _Term(result, f"({x.text}{sign}{y.text})")
+@dataclass(frozen=True)
+class _Pair:
+    """Two numbers that are tried next, and those that are left beside them."""
+
+    a: _Term
+    b: _Term
+    rest: list[_Term]
 
 
 @dataclass(frozen=True)
-class _Step:
-    """Two numbers joined, as it is written, and the numbers that are left beside the result."""
+class _Join:
+    """Two numbers joined, as it is written, and the numbers that are left beside the result.
+
+    A result above LARGEST is not followed.
+    """
 
     written: str
     result: _Term
     rest: list[_Term]
 
+    @property
+    def followed(self) -> bool:
+        """Whether the search goes on from here."""
+        return self.result.value <= LARGEST
 
-def _walk(terms: list[_Term], signs: str) -> Iterator[_Step]:
-    """Every join of two numbers, depth first, in the order of the numbers and signs."""
+
+def _joined(pair: _Pair, signs: str) -> Iterator[_Join]:
+    """What two numbers give, sign by sign; never below zero."""
+    for sign in signs:
+        x, y = (pair.b, pair.a) if sign == "-" and pair.b.value > pair.a.value else (pair.a, pair.b)
+        result = {"+": x.value + y.value, "-": x.value - y.value, "*": x.value * y.value}[sign]
+        yield _Join(f"{x.value}{sign}{y.value}", _Term(result, f"({x.text}{sign}{y.text})"), pair.rest)
+
+
+def _walk(terms: list[_Term], signs: str) -> Iterator[_Pair | _Join]:
+    """Every pair and every join of two numbers, depth first, in the order of the numbers and signs.
+
+    A pair is announced while numbers are left beside it: the line of the thought to come back to.
+    """
     for i, a in enumerate(terms):
         for b in terms[i + 1 :]:
-            rest = [term for term in terms if term is not a and term is not b]
-            for sign, x, y, result in _joined(a, b, signs):
-                yield _Step(f"{x}{sign}{y}", result, rest)
-                if rest:
-                    yield from _walk([result, *rest], signs)
+            pair = _Pair(a, b, [term for term in terms if term is not a and term is not b])
+            if pair.rest:
+                yield pair
+            for join in _joined(pair, signs):
+                yield join
+                if join.rest and join.followed:
+                    yield from _walk([join.result, *join.rest], signs)
 
 
 def _terms(numbers: list[int]) -> list[_Term]:
@@ -76,20 +103,27 @@ def _terms(numbers: list[int]) -> list[_Term]:
 
 
 def _solve(numbers: list[int], target: int, signs: str, pen: Pen) -> Trace:
-    """One line per join; the last two numbers say whether they reach the target."""
+    """A line per pair and per join; joins of the last two numbers say whether they reach the target."""
     lines: list[str] = []
     for step in _walk(_terms(numbers), signs):
-        value = step.result.value
-        if step.rest:
-            left = " ".join(str(term.value) for term in (step.result, *step.rest))
-            lines.append(f"{step.written}={value} left {left}")
-            continue
-        value = pen.write(len(lines), value, [wrong for wrong in near(value) if wrong != target])
-        reached = value == target
-        lines.append(f"{step.written}={value} {'yes' if reached else 'no'}")
-        if reached:
-            return Trace(tuple(lines), step.result.text[1:-1])
+        if isinstance(step, _Pair):
+            lines.append(f"{step.a.value} {step.b.value} left {_listed(step.rest)}")
+        elif not step.followed:
+            lines.append(f"{step.written} > {LARGEST}")
+        elif step.rest:
+            lines.append(f"{step.written}={step.result.value}")
+        else:
+            value = step.result.value
+            value = pen.write(len(lines), value, [wrong for wrong in near(value) if wrong != target])
+            reached = value == target
+            lines.append(f"{step.written}={value} {'yes' if reached else 'no'}")
+            if reached:
+                return Trace(tuple(lines), step.result.text[1:-1])
     raise ValueError(f"{target} cannot be reached from {numbers}")
+
+
+def _listed(terms: list[_Term]) -> str:
+    return " ".join(str(term.value) for term in terms)
 
 
 def countdown(rng: random.Random, level: int, wording: Wording) -> Problem:
@@ -101,9 +135,9 @@ def countdown(rng: random.Random, level: int, wording: Wording) -> Problem:
         numbers = rng.sample(range(1, 16), count)
         ends: dict[int, int] = {}  # the line that first gives a value
         for index, step in enumerate(islice(_walk(_terms(numbers), signs), most)):
-            if not step.rest:
+            if isinstance(step, _Join) and step.followed and not step.rest:
                 ends.setdefault(step.result.value, index)
-        targets = [value for value, index in ends.items() if index + 1 >= fewest]
+        targets = [value for value, index in ends.items() if value and index + 1 >= fewest]
     target = rng.choice(targets)
     solver = partial(_solve, numbers, target, signs)
     listed = ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"

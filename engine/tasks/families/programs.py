@@ -11,7 +11,19 @@ from engine.tasks.problem import Pen, Problem, Trace
 
 _LETTERS = [c for c in string.ascii_lowercase if c not in "ijlox"]
 _ASKED = Phrases(
-    ("What is {}?", "Find {}.", "{} = ?", "How much is {}?", "What is the value of {}?", "Give {}."),
+    (
+        "What is {}?",
+        "Find {}.",
+        "{} = ?",
+        "How much is {}?",
+        "What is the value of {}?",
+        "Give {}.",
+        "So what is {}?",
+        "Say what {} is.",
+        "What value has {}?",
+        "Work out {}.",
+        "Tell me {}.",
+    ),
     ("Then what is {}?", "Determine {}.", "What does {} equal?"),
 )
 
@@ -25,20 +37,21 @@ class Definition:
 
 
 def _solve_variables(letters: list[str], definitions: list[Definition], pen: Pen) -> Trace:
-    """Each line copies a definition, then puts the value in, then works it out."""
+    """A definition is copied with its value put in, worked out, and noted under its name ("d=28"), where the
+    definitions that use it look it up."""
     values: list[int] = []
-    lines = []
-    for step, (letter, definition) in enumerate(zip(letters, definitions, strict=True)):
+    lines: list[str] = []
+    for letter, definition in zip(letters, definitions, strict=True):
         operation = definition.operation
         if definition.source is None:
             value = operation.operand
-            lines.append(f"{letter}={value}")
         else:
             before = values[definition.source]
             value = operation.apply(before)
-            value = pen.write(step, value, near(value))
+            value = pen.write(len(lines), value, near(value))
             rest = f"{operation.sign}{operation.operand}"
-            lines.append(f"{letter}={letters[definition.source]}{rest}={before}{rest}={value}")
+            lines.append(f"{letters[definition.source]}{rest}={before}{rest}={value}")
+        lines.append(f"{letter}={value}")
         values.append(value)
     return Trace(tuple(lines), str(values[-1]))
 
@@ -65,13 +78,14 @@ def variables(rng: random.Random, level: int, wording: Wording) -> Problem:
     between = rng.choice(("; ", "; ", ", ", ". "))
     asked = _ASKED.draw(rng, wording).format(letters[-1])
     key = ";".join(f"{d.source}{d.operation.sign}{d.operation.operand}" for d in definitions)
+    solver = partial(_solve_variables, letters, definitions)
     return Problem(
         "variables",
         level,
         between.join(written) + ". " + asked,
         key,
-        partial(_solve_variables, letters, definitions),
-        tuple(i for i, d in enumerate(definitions) if d.source is not None),
+        solver,
+        tuple(i for i, line in enumerate(solver(Pen()).lines) if line.count("=") > 1),
     )
 
 
@@ -108,7 +122,7 @@ def _follow(start: dict[str, int], statements: list[_Statement], asked: str, pen
             value = s.operation.apply(before)
             value = pen.write(len(lines), value, near(value))
             count = f"{turn} " if s.times > 1 else ""
-            lines.append(f"{count}{s.target}={s.source}{rest}={before}{rest}={value}")
+            lines += [f"{count}{s.source}{rest}={before}{rest}={value}", f"{s.target}={value}"]
             values[s.target] = value
     return Trace(tuple(lines), str(values[asked]))
 
@@ -136,6 +150,12 @@ _PRINTED = Phrases(
         "{}\nWhat is printed?",
         "Trace this program:\n{}",
         "What is the output?\n{}",
+        "Follow this program:\n{}",
+        "{}\nWhat does it print?",
+        "Here is some code.\n{}\nWhat is the result?",
+        "Go through this code line by line:\n{}",
+        "Say what this prints.\n{}",
+        "{}",
     ),
     ("Run this in your head:\n{}", "{}\nWhat comes out?"),
 )

@@ -21,6 +21,13 @@ _RANKED = Phrases(
         "{listed}: which number is the {name}?",
         "Of {listed}, which is the {name}?",
         "Here are some numbers: {listed}. Find the {name}.",
+        "Which number is the {name} in {listed}?",
+        "Look at {listed}. Which is the {name}?",
+        "Give the {name} of these: {listed}.",
+        "Among {listed}, find the {name}.",
+        "I have {listed}. Say which one is the {name}.",
+        "Choose the {name} from {listed}.",
+        "The {name} of {listed}?",
     ),
     (
         "Tell me the {name} number among {listed}.",
@@ -58,7 +65,16 @@ def rank(rng: random.Random, level: int, wording: Wording) -> Problem:
 
 
 _WHO = Phrases(
-    ("Who is the {}?", "Which of them is the {}?", "Name the {}.", "So who is the {}?"),
+    (
+        "Who is the {}?",
+        "Which of them is the {}?",
+        "Name the {}.",
+        "So who is the {}?",
+        "Who of them is the {}?",
+        "Say who is the {}.",
+        "The {}, who is it?",
+        "Find the {}.",
+    ),
     ("Tell me who is the {}.", "The {} is who?"),
 )
 
@@ -66,7 +82,8 @@ _WHO = Phrases(
 def order(rng: random.Random, level: int, wording: Wording) -> Problem:
     """`level` people compared in pairs, in any order; one place in the line is asked for.
 
-    The thought looks up who comes after, from the first pair on, then who comes before, then writes the line.
+    The thought notes each pair both ways; then it looks up who comes after, from the first pair on, then who
+    comes before, and writes the line with its places.
     """
     line = draw_names(rng, level)
     comparative, first, last = rng.choice(_COMPARISONS)
@@ -77,33 +94,65 @@ def order(rng: random.Random, level: int, wording: Wording) -> Problem:
 
     def solver(pen: Pen) -> Trace:
         begin = told[0]
-        lines = [f"{line[i]} > {line[i + 1]}" for i in range(begin, level - 1)]
+        lines = [f"{line[i]} > {line[i + 1]} < {line[i]}" for i in told]
+        lines += [f"{line[i]} > {line[i + 1]}" for i in range(begin + 1, level - 1)]
         lines += [f"{line[-1]} > none"]
-        lines += [f"{line[i]} > {line[i + 1]}" for i in range(begin - 1, -1, -1)]
-        lines += [f"none > {line[0]}"]
+        lines += [f"{line[i]} < {line[i - 1]}" for i in range(begin, 0, -1)]
+        lines += [f"{line[0]} < none"]
         swapped = [[*line[:i], line[i + 1], line[i], *line[i + 2 :]] for i in range(level - 1)]
-        found = pen.write(level + 1, line, swapped)
-        lines += [" ".join(found), f"{name} {found[place]}"]
+        found = pen.write(len(lines), line, swapped)
+        lines += [" ".join(f"{i} {who}" for i, who in enumerate(found, 1)), f"{name} {found[place]}"]
         return Trace(tuple(lines), found[place])
 
     pairs = [f"{line[i]} is {comparative} than {line[i + 1]}." for i in told]
     question = " ".join(pairs) + " " + _WHO.draw(rng, wording).format(name)
-    return Problem("order", level, question, f"{line} {place} {told}", solver, (level + 1,))
+    return Problem("order", level, question, f"{line} {place} {told}", solver, (2 * level - 1,))
 
 
 _COIN_BEGINS = Phrases(
-    ("A coin shows {}.", "A coin is lying with {} up.", "There is a coin that shows {}."),
+    (
+        "A coin shows {}.",
+        "A coin is lying with {} up.",
+        "There is a coin that shows {}.",
+        "A coin has {} up.",
+        "On the table a coin shows {}.",
+        "I put down a coin with {} up.",
+    ),
     ("You see a coin with {} up.", "Take a coin showing {}."),
 )
 _FLIPS = Phrases(
-    ("{} flips it.", "{} flips the coin.", "{} turns it over."), ("{} flips it over.", "{} turns the coin.")
+    (
+        "{} flips it.",
+        "{} flips the coin.",
+        "{} turns it over.",
+        "Then {} flips it.",
+        "{} flips this coin.",
+        "{} now turns it over.",
+    ),
+    ("{} flips it over.", "{} turns the coin."),
 )
 _LEAVES = Phrases(
-    ("{} does not flip it.", "{} does not flip the coin.", "{} leaves it."),
+    (
+        "{} does not flip it.",
+        "{} does not flip the coin.",
+        "{} leaves it.",
+        "{} does not touch it.",
+        "{} leaves the coin alone.",
+        "Then {} leaves it.",
+        "{} leaves it alone.",
+    ),
     ("{} does not turn it.", "{} leaves the coin as it is."),
 )
 _COIN_ASKED = Phrases(
-    ("What does it show?", "Which side is up now?", "Is it heads or tails?", "What side does the coin show?"),
+    (
+        "What does it show?",
+        "Which side is up now?",
+        "Is it heads or tails?",
+        "What side does the coin show?",
+        "Which side do you see?",
+        "Heads or tails?",
+        "What is up in the end?",
+    ),
     ("What do we see now?", "Tell me the side that is up."),
 )
 
@@ -131,20 +180,59 @@ def coin(rng: random.Random, level: int, wording: Wording) -> Problem:
 
 _TRUTH = ("lies", "truth")
 _HONEST_FIRST = Phrases(
-    ("{} tells the truth.", "{} always tells the truth.", "{} is honest."), ("{} never lies.",)
+    (
+        "{} tells the truth.",
+        "{} always tells the truth.",
+        "{} is honest.",
+        "{} does not lie.",
+        "{} is never wrong.",
+        "{} only says what is true.",
+    ),
+    ("{} never lies.",),
 )
-_LYING_FIRST = Phrases(("{} lies.", "{} always lies.", "{} is a liar."), ("{} never tells the truth.",))
+_LYING_FIRST = Phrases(
+    (
+        "{} lies.",
+        "{} always lies.",
+        "{} is a liar.",
+        "{} does not tell the truth.",
+        "{} is never right.",
+        "{} never says what is true.",
+    ),
+    ("{} never tells the truth.",),
+)
 _CLAIMS = Phrases(
-    ("{} says {} {}.", "{} says that {} {}.", "{} claims that {} {}."), ("{} tells us that {} {}.",)
+    (
+        "{} says {} {}.",
+        "{} says that {} {}.",
+        "{} claims that {} {}.",
+        "{} thinks that {} {}.",
+        "{} told me that {} {}.",
+        "{} claims {} {}.",
+        "{} tells you that {} {}.",
+        "{} shows us that {} {}.",
+    ),
+    ("{} tells us that {} {}.",),
 )
 _TRUTH_ASKED = Phrases(
-    ("Does {} tell the truth?", "Is {} honest?", "Does {} tell the truth, yes or no?"),
+    (
+        "Does {} tell the truth?",
+        "Is {} honest?",
+        "Does {} tell the truth, yes or no?",
+        "Is {} honest, yes or no?",
+        "Should we believe {}?",
+        "Say if {} is honest.",
+        "Is it so that {} tells the truth?",
+    ),
     ("Can we trust {}?", "Is it true that {} is honest?"),
 )
 
 
 def truth(rng: random.Random, level: int, wording: Wording) -> Problem:
-    """`level` people who always lie or never do; each but the first speaks of one before."""
+    """`level` people who always lie or never do; each but the first speaks of one before.
+
+    What is known stands behind an equals sign, what is only said does not.
+    """
     people = draw_names(rng, level)
     honest_first = rng.randrange(2)
     spoken_of = [i - 1 if rng.random() < 0.7 else rng.randrange(i) for i in range(1, level)]
@@ -152,13 +240,13 @@ def truth(rng: random.Random, level: int, wording: Wording) -> Problem:
 
     def solver(pen: Pen) -> Trace:
         honest = [honest_first]
-        lines = [f"{people[0]} {_TRUTH[honest_first]}"]
+        lines = [f"{people[0]}={_TRUTH[honest_first]}"]
         for i, (other, claim) in enumerate(zip(spoken_of, claims, strict=True), start=1):
             honest.append(pen.write(i, int(honest[other] == claim), (0, 1)))
             about = people[other]
             lines.append(
-                f"{people[i]} says {about} {_TRUTH[claim]}, {about} {_TRUTH[honest[other]]}: "
-                f"{people[i]} {_TRUTH[honest[i]]}"
+                f"{people[i]} says {about} {_TRUTH[claim]}, {about}={_TRUTH[honest[other]]}: "
+                f"{people[i]}={_TRUTH[honest[i]]}"
             )
         return Trace(tuple(lines), "yes" if honest[-1] else "no")
 

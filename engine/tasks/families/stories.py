@@ -9,7 +9,18 @@ from engine.tasks.families.wording import ITEMS, Phrases, Wording, draw_names
 from engine.tasks.problem import Pen, Problem, Trace
 
 _BEGINS = Phrases(
-    ("{who} has {n} {items}.", "{who} starts with {n} {items}.", "There are {n} {items} in {who}'s bag."),
+    (
+        "{who} has {n} {items}.",
+        "{who} has {n} {items}.",
+        "{who} starts with {n} {items}.",
+        "There are {n} {items} in {who}'s bag.",
+        "{who} holds {n} {items}.",
+        "{who} got {n} {items} as a present.",
+        "In the morning {who} has {n} {items}.",
+        "{who} keeps {n} {items} at home.",
+        "{who} begins with {n} {items}.",
+        "To begin with, {who} has {n} {items}.",
+    ),
     ("At first {who} has {n} {items}.", "{who} owns {n} {items}."),
 )
 _GAINS = Phrases(
@@ -20,6 +31,17 @@ _GAINS = Phrases(
         "Then {who} gets {n} more.",
         "{who} wins {n} from {other}.",
         "{n} more are added.",
+        "{who} collects {n} more.",
+        "{who} earns {n} more.",
+        "{other} sends {who} {n} more.",
+        "{who} takes {n} from {other}.",
+        "{who} gets {n} more from {other}.",
+        "{who} borrows {n} from {other}.",
+        "{other} brings {n} more.",
+        "{who} is given {n} more by {other}.",
+        "{who} makes {n} more.",
+        "{who} adds {n} more.",
+        "{n} more come from {other}.",
     ),
     ("{who} receives {n} more from {other}.", "{who} picks up {n} more."),
 )
@@ -31,6 +53,19 @@ _LOSSES = Phrases(
         "{other} takes {n} of them.",
         "{n} are lost.",
         "{who} gives away {n}.",
+        "{who} passes {n} to {other}.",
+        "{who} sends {n} to {other}.",
+        "{who} shows {n} to {other} and never gets them back.",
+        "{who} throws away {n}.",
+        "{who} breaks {n} of them.",
+        "{n} of them break.",
+        "{n} of them are stolen.",
+        "{n} disappear.",
+        "{who} lends {n} to {other}.",
+        "{other} borrows {n} of them.",
+        "{who} uses {n}.",
+        "{n} of them fall into a river.",
+        "{who} leaves {n} with {other}.",
     ),
     ("{who} hands {n} to {other}.", "{n} of them go missing."),
 )
@@ -39,6 +74,10 @@ _GROWTH = Phrases(
         "Then the number of {items} is multiplied by {n}.",
         "Then {who} has {n} times as many.",
         "The number of {items} grows to {n} times as many.",
+        "Soon {who} has {n} times as many.",
+        "Later there are {n} times as many {items}.",
+        "The {items} become {n} times as many.",
+        "A day later {who} has {n} times as many.",
     ),
     ("After that {who} has {n} times as many.",),
 )
@@ -48,6 +87,12 @@ _ASKED = Phrases(
         "How many {items} are left?",
         "How many {items} are there now?",
         "How many does {who} have in the end?",
+        "How many {items} remain?",
+        "What number of {items} is left?",
+        "Now how many {items} are there?",
+        "Count the {items}: how many does {who} have?",
+        "{who} has how many {items} left?",
+        "And now, how many {items} does {who} have?",
     ),
     ("What is the number of {items} at the end?", "Now {who} has how many {items}?"),
 )
@@ -119,6 +164,11 @@ _KINDS = (
                 "{who} has {a} boxes with {b} {items} in each. {other} takes {c} {items}. How many are left?",
                 "There are {a} bags of {b} {items}. {c} {items} are lost. How many {items} remain?",
                 "{who} packs {a} boxes of {b} {items} and then sells {c} {items}. How many {items} are left?",
+                "There are {a} boxes with {b} {items} each. {who} takes {c} of the {items}. "
+                "How many stay there?",
+                "{a} bags of {b} {items} are on the table. {who} eats {c}. How many {items} are there now?",
+                "In {a} boxes of {b} {items}, {c} {items} are broken. How many are good?",
+                "{who} carries {a} bags with {b} {items} in each, and drops {c}. How many {items} remain?",
             ),
             ("Each of {a} boxes holds {b} {items}. {who} removes {c}. How many {items} stay?",),
         ),
@@ -131,6 +181,11 @@ _KINDS = (
                 "{who} has {a} boxes with {b} {items} in each and {c} more {items}. How many in all?",
                 "A train goes {b} km every hour for {a} hours, then {c} km more. How far does it go?",
                 "{who} reads {b} pages a day for {a} days and {c} pages more. How many pages is that?",
+                "{who} saves {b} dollars a week. In {a} weeks that grows, and {other} gives {c} more. "
+                "How many dollars are there?",
+                "{who} bakes {b} cakes a day. After {a} days {who} bakes {c} more. How many cakes is that?",
+                "A worker makes {b} {items} every day for {a} days, then {c} {items} more. How many in all?",
+                "{who} plants {a} rows of {b} trees and {c} more trees. How many trees are there?",
             ),
             ("{who} earns {b} coins a day. After {a} days {other} adds {c}. How many coins are there?",),
         ),
@@ -144,6 +199,10 @@ _KINDS = (
                 "How much change is there?",
                 "One ticket costs {b} dollars. {who} has {c} dollars and buys {a} tickets. "
                 "How much money is left?",
+                "{who} pays with {c} dollars for {a} {items} that cost {b} dollars each. What is the change?",
+                "{who} has {c} dollars and spends {b} dollars on each of {a} days. How much is left?",
+                "With {c} dollars {who} buys {a} {items} for {b} dollars each. How many dollars remain?",
+                "{c} dollars are in the box. {who} takes out {b} dollars {a} times. What is left in it?",
             ),
             ("{who} has {c} dollars. {a} {items} cost {b} dollars each. What is left after buying them?",),
         ),
@@ -155,6 +214,10 @@ _KINDS = (
             (
                 "{who} has {a} {items}. {other} has {b} more than {who}. How many do they have together?",
                 "{who} has {a} {items} and {other} has {b} more. How many {items} do both have in all?",
+                "{who} found {a} {items}. {other} found {b} more than {who}. "
+                "How many did they find together?",
+                "{other} has {b} more {items} than {who}. {who} has {a}. How many are there in all?",
+                "{who} owns {a} {items}, and {other} owns {b} more than that. How many do the two own?",
             ),
             ("{other} has {b} {items} more than {who}, who has {a}. How many have the two together?",),
         ),
@@ -166,6 +229,9 @@ _KINDS = (
             (
                 "{who} has {a} {items}. {other} has {b} times as many. How many do they have together?",
                 "{other} has {b} times as many {items} as {who}. {who} has {a}. How many have both in all?",
+                "{who} found {a} {items}. {other} found {b} times as many. How many did the two find?",
+                "{who} keeps {a} {items} and {other} keeps {b} times as many. How many is that together?",
+                "{other} owns {b} times as many {items} as {who}, who has {a}. How many are there in all?",
             ),
             ("{who} owns {a} {items}, {other} {b} times as many. What do the two have together?",),
         ),
@@ -179,6 +245,10 @@ _KINDS = (
                 "{other}. How old is {third}?",
                 "{other} is {b} years younger than {who}, who is {a}. {third} is {c} times as old as "
                 "{other}. How old is {third}?",
+                "{who} is {a} years old and {other} is {b} years younger. {third} is {c} times as old as "
+                "{other}. What age is {third}?",
+                "{who} is {a}, {other} is {b} years younger, {third} {c} times as old as {other}. "
+                "Tell me how old {third} is.",
             ),
             (
                 "{who} is {a}. {other} is younger by {b} years, and {third} is {c} times as old as {other}. "
@@ -195,6 +265,10 @@ _KINDS = (
                 "How many does each get?",
                 "{who} puts {a} {items} and {c} {items} together and shares them equally among {b} friends. "
                 "How many {items} does each friend get?",
+                "{a} {items} and {c} more {items} are shared equally among {b} people. How many has each?",
+                "{who} finds {a} {items} and {other} {c}. They split all of them evenly "
+                "between {b} children. How many for each?",
+                "There are {a} {items} here and {c} there. {b} friends share them. What does each one have?",
             ),
             ("{a} {items} and another {c} are split evenly between {b} people. What does each get?",),
         ),
@@ -217,7 +291,14 @@ def word_problem(rng: random.Random, level: int, wording: Wording) -> Problem:
         numbers["d"] = rng.randint(2, 20)
         plan.append((1, "+", "d"))
         extra = Phrases(
-            ("Add {d} to the result.", "What is that plus {d}?", "And with {d} more?"),
+            (
+                "Add {d} to the result.",
+                "What is that plus {d}?",
+                "And with {d} more?",
+                "Then add {d} to it.",
+                "Put {d} to that.",
+                "And {d} on top of it?",
+            ),
             ("Now put {d} on top.",),
         )
         question += " " + extra.draw(rng, wording).format(d=numbers["d"])

@@ -13,6 +13,7 @@ NAMES = (
 ITEMS = ("apples", "books", "coins", "pens", "shells", "cards", "stamps", "eggs", "marbles", "cakes")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
+_BABBLE = 0.06  # share of questions among words that mean nothing: what matters has to be found all the same
 _INVENTED_NAMES = 0.08  # share of problems whose people have names that no list holds
 
 
@@ -49,6 +50,20 @@ _VALUE = Phrases(
         "what does {} make?",
         "Tell me what {} is.",
         "Solve {}",
+        "Please compute {}.",
+        "Would you work out {}, please?",
+        "What would {} be?",
+        "{} is what?",
+        "Say what {} comes to.",
+        "I want to know {}.",
+        "Any idea what {} is?",
+        "Figure out {}.",
+        "Value of {}?",
+        "Help me calculate {} please",
+        "I get stuck at {}.",
+        "The answer to {}?",
+        "{}, how much does that make?",
+        "Let me have {}.",
     ),
     unseen=(
         "What does {} equal?",
@@ -79,6 +94,18 @@ _BEFORE = Phrases(
         "And ",
         "Again: ",
         "Please tell me: ",
+        "I am stuck. ",
+        "A friend asks: ",
+        "Hey, ",
+        "Good morning. ",
+        "One more: ",
+        "For school: ",
+        "Check this for me: ",
+        "Would you answer this? ",
+        "Let me ask you something. ",
+        "From my book: ",
+        "An exercise: ",
+        "Well. ",
     ),
     unseen=("Try this one: ", "My homework: ", "Could you work this out? ", "Let us see. ", "Next problem: "),
 )
@@ -93,6 +120,16 @@ _AFTER = Phrases(
         " Please explain.",
         " Take your time.",
         "\n",
+        " Many thanks.",
+        " I need it soon.",
+        " Do it carefully.",
+        " What is the answer?",
+        " Tell me the result.",
+        " Cheers!",
+        " I do not get it.",
+        " It is important.",
+        " My sister wants to know.",
+        " Slowly, step by step.",
     ),
     unseen=(
         " Thank you.",
@@ -113,15 +150,20 @@ def ask_value(rng: random.Random, expression: str, wording: Wording) -> str:
     elif rng.random() < 0.1 and "(" not in expression:
         for sign, word in (("+", "plus"), ("-", "minus"), ("*", "times")):
             expression = expression.replace(f" {sign} ", f" {word} ")
+    if wording == "seen" and rng.random() < _BABBLE:
+        return f"{babble(rng)} {expression} {babble(rng)}".strip()
     return _VALUE.draw(rng, wording).format(expression)
 
 
 def dress(rng: random.Random, question: str, wording: Wording) -> str:
     """The question with the words that people put before and after it, now and then."""
-    if rng.random() < 0.15:
+    if rng.random() < 0.18:
         question = _BEFORE.draw(rng, wording) + question
-    if rng.random() < 0.12:
+    if rng.random() < 0.15:
         question += _AFTER.draw(rng, wording)
+    if wording == "seen" and rng.random() < _BABBLE:
+        said = babble(rng).capitalize()
+        question = f"{said}. {question}" if rng.random() < 0.5 else f"{question} {said}."
     return question
 
 
@@ -131,6 +173,11 @@ def invented_word(rng: random.Random) -> str:
         rng.choice("bcdfghklmnprstvwz") + rng.choice("aeiou") + rng.choice("nrsltm ") for _ in range(3)
     ]
     return "".join(syllables[: rng.randint(1, 3)]).replace(" ", "")
+
+
+def babble(rng: random.Random) -> str:
+    """One to four invented words."""
+    return " ".join(invented_word(rng) for _ in range(rng.randint(1, 4)))
 
 
 def draw_names(rng: random.Random, count: int) -> list[str]:

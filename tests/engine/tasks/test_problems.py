@@ -45,7 +45,8 @@ def _expression_value(question: str) -> str:
 
 def _story_value(question: str) -> str:
     first, *sentences = question.split(". ")
-    who = re.match(r"(?:At first |There are \d+ \w+ in )?([A-Z]\w+)", first)[1]  # type: ignore[index]
+    begins = r"(?:At first |There are \d+ \w+ in |In the morning |To begin with, )?([A-Z]\w+)"
+    who = re.match(begins, first)[1]  # type: ignore[index]
     count = int(re.search(r"\d+", first)[0])  # type: ignore[index]
     for sentence in sentences:
         number = re.search(r"\d+", sentence)
@@ -54,10 +55,18 @@ def _story_value(question: str) -> str:
         n = int(number[0])
         if "times" in sentence or "multiplied" in sentence:
             count *= n
-        elif re.search(rf"{who} (buys|finds|gets|wins|receives|picks)|gives {who} |are added", sentence):
+        elif re.search(
+            rf"{who} (buys|finds|gets|wins|receives|picks|collects|earns|takes|borrows|is given|makes|adds)"
+            rf"|(gives|sends) {who} |are added|brings|come from",
+            sentence,
+        ):
             count += n
         else:
-            assert re.search(rf"{who} (gives|loses|sells|hands)|takes|lost|go missing", sentence), sentence
+            assert re.search(
+                rf"{who} (gives|loses|sells|hands|passes|sends|shows|throws|breaks|lends|uses|leaves)"
+                r"|takes|borrows|lost|go missing|break|stolen|disappear|fall",
+                sentence,
+            ), sentence
             count -= n
     return str(count)
 
@@ -68,17 +77,34 @@ WORD_PROBLEMS = {
     r"goes (?P<b>\d+) km every hour for (?P<a>\d+) hours, then (?P<c>\d+) km more": "a * b + c",
     r"reads (?P<b>\d+) pages a day for (?P<a>\d+) days and (?P<c>\d+) pages more": "a * b + c",
     r"earns (?P<b>\d+) coins a day. After (?P<a>\d+) days \w+ adds (?P<c>\d+)": "a * b + c",
+    r"saves (?P<b>\d+) dollars a week. In (?P<a>\d+) weeks .* gives (?P<c>\d+) more": "a * b + c",
+    r"bakes (?P<b>\d+) cakes a day. After (?P<a>\d+) days \w+ bakes (?P<c>\d+) more": "a * b + c",
+    r"makes (?P<b>\d+) \w+ every day for (?P<a>\d+) days, then (?P<c>\d+)": "a * b + c",
+    r"plants (?P<a>\d+) rows of (?P<b>\d+) trees and (?P<c>\d+) more": "a * b + c",
     r"buys (?P<a>\d+) \w+ at (?P<b>\d+) dollars each and pays with (?P<c>\d+) ": "c - a * b",
     r"costs (?P<b>\d+) dollars. \w+ has (?P<c>\d+) dollars and buys (?P<a>\d+) ": "c - a * b",
     r"has (?P<c>\d+) dollars. (?P<a>\d+) \w+ cost (?P<b>\d+) dollars each": "c - a * b",
-    r"has (?P<a>\d+) \w+(?:\.| and) \w+ has (?P<b>\d+) more": "a + (a + b)",
+    r"pays with (?P<c>\d+) dollars for (?P<a>\d+) \w+ that cost (?P<b>\d+) dollars each": "c - a * b",
+    r"has (?P<c>\d+) dollars and spends (?P<b>\d+) dollars on each of (?P<a>\d+) days": "c - a * b",
+    r"With (?P<c>\d+) dollars \w+ buys (?P<a>\d+) \w+ for (?P<b>\d+) dollars each": "c - a * b",
+    r"(?P<c>\d+) dollars are in the box. \w+ takes out (?P<b>\d+) dollars (?P<a>\d+) times": "c - a * b",
+    r"(?:has|found) (?P<a>\d+) \w+(?:\.| and) \w+ (?:has|found) (?P<b>\d+) more": "a + (a + b)",
     r"has (?P<b>\d+) \w+ more than \w+, who has (?P<a>\d+)": "a + (a + b)",
-    r"has (?P<a>\d+) \w+. \w+ has (?P<b>\d+) times": "a + a * b",
+    r"has (?P<b>\d+) more \w+ than \w+. \w+ has (?P<a>\d+)": "a + (a + b)",
+    r"owns (?P<a>\d+) \w+, and \w+ owns (?P<b>\d+) more": "a + (a + b)",
+    r"(?:has|found) (?P<a>\d+) \w+. \w+ (?:has|found) (?P<b>\d+) times": "a + a * b",
     r"has (?P<b>\d+) times as many \w+ as \w+. \w+ has (?P<a>\d+)": "a + a * b",
     r"owns (?P<a>\d+) \w+, \w+ (?P<b>\d+) times": "a + a * b",
-    r"is (?P<a>\d+)(?: years old)?. \w+ is (?:younger by )?(?P<b>\d+) y.*?(?P<c>\d+) times": "(a - b) * c",
+    r"keeps (?P<a>\d+) \w+ and \w+ keeps (?P<b>\d+) times": "a + a * b",
+    r"owns (?P<b>\d+) times as many \w+ as \w+, who has (?P<a>\d+)": "a + a * b",
+    r"is (?P<a>\d+)(?: years old)?(?:\.|,| and) \w+ is (?:younger by )?(?P<b>\d+) y.*?(?P<c>\d+) times": (
+        "(a - b) * c"
+    ),
     r"is (?P<b>\d+) years younger than \w+, who is (?P<a>\d+).*?(?P<c>\d+) times": "(a - b) * c",
-    r"(?P<a>\d+) \w+ and (?:gets |another )?(?P<c>\d+) .*?(?:by|among|between) (?P<b>\d+) ": "(a + c) // b",
+    r"(?P<a>\d+) \w+ and (?:gets |another |\w+ )?(?P<c>\d+)\b.*?(?:by|among|between) (?P<b>\d+) ": (
+        "(a + c) // b"
+    ),
+    r"(?P<a>\d+) \w+ here and (?P<c>\d+) there. (?P<b>\d+) friends": "(a + c) // b",
 }
 
 
@@ -131,7 +157,7 @@ def _order_value(question: str) -> str:
 def _weekday_value(question: str) -> str:
     today = next(day for day in DAYS if day in question)
     days = int(re.findall(r"\d+", question)[0])
-    back = re.search(r"\b(was|before)\b", question) is not None
+    back = re.search(r"\b(was|before|back)\b", question) is not None
     return DAYS[(DAYS.index(today) + (-days if back else days)) % 7]
 
 
@@ -149,20 +175,21 @@ def _coin_value(question: str) -> str:
     begins, _, rest = question.partition(" up." if " up." in question.split(". ")[0] + ". " else ".")
     side = "heads" in begins
     for sentence in rest.split("."):
-        if re.search(r"flips|turns", sentence):
-            side = not side
-        else:
-            assert re.search(r"not|leaves|\?|Tell", sentence) or not sentence.strip(), sentence
+        if re.search(r"not|leaves|\?|Tell", sentence) or not sentence.strip():
+            continue
+        assert re.search(r"flips|turns", sentence), sentence
+        side = not side
     return "heads" if side else "tails"
 
 
 def _truth_value(question: str) -> str:
     first, *claims, asked = re.split(r"(?<=\.) ", question)
-    honest = {first.split()[0]: bool(re.search("tells the truth|honest|never lies", first))}
+    truthful = "tells the truth|honest|never lies|does not lie|never wrong|only says what is true"
+    honest = {first.split()[0]: bool(re.search(truthful, first))}
     honest[first.split()[0]] &= "never tells the truth" not in first
     for claim in claims:
         speaker, about, said = re.match(  # type: ignore[union-attr]
-            r"(\w+) (?:says|claims|tells us)(?: that)? (\w+) (.*)\.", claim
+            r"(\w+) (?:says|claims|thinks|told me|tells you|shows us|tells us)(?: that)? (\w+) (.*)\.", claim
         ).groups()
         honest[speaker] = honest[about] == (said == "tells the truth")
     person = next(name for name in honest if re.search(rf"\b{name}\b", asked))
