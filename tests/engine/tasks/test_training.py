@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from engine.tasks.corpus import BLOCKS_PER_BATCH, EASY_POOLS, padded_length, pool_batches
 from engine.tasks.muon import orthogonalize
-from engine.tasks.recipe import TrainingArguments, block_loss, build_model, to_tensors
+from engine.tasks.recipe import TrainingArguments, block_loss, build_model, to_tensors, warm_start
+from engine.tasks.tokenizer import build_tokenizer
 from engine.tasks.train import TrainingRun, main
 
 TOY = TrainingArguments(
@@ -81,6 +82,30 @@ def test_a_run_can_be_given_more_time_when_it_resumes(
     run.save()
     assert TrainingRun.resume(tmp_path).progress == 0.5
     assert TrainingRun.resume(tmp_path, minutes=20.0).progress == 0.25
+
+
+def test_a_run_begins_with_the_weights_of_a_checkpoint_whatever_its_vocabulary(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    run = TrainingRun(tmp_path / "first", TOY, tokenizer)
+    run.train(save_every=1e9, report_every=1e9, report=print)
+    larger = build_tokenizer(vocabulary_size=len(tokenizer) + 40, examples=400)
+    model = build_model(replace(TOY, seed=9), larger)
+    warm_start(model, larger, tmp_path / "first")
+    trained = {name: weight.bfloat16().float() for name, weight in run.model.named_parameters()}
+    for name, weight in model.named_parameters():
+        if "embed" not in name:
+            assert torch.equal(weight, trained[name]), name
+    known, embedding = tokenizer.get_vocab(), trained["model.embed_tokens.weight"]
+    added = 0
+    for token, index in larger.get_vocab().items():
+        pieces = tokenizer.encode(larger.decode([index])) if token not in known else [known[token]]
+        added += token not in known
+        expected = embedding[pieces].mean(0)
+        torch.testing.assert_close(model.model.embed_tokens.weight[index], expected)
+    assert added
+    with pytest.raises(ValueError, match="another shape"):
+        warm_start(build_model(replace(TOY, feed_forward=48), larger), larger, tmp_path / "first")
 
 
 def test_training_lowers_the_loss(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
