@@ -83,10 +83,9 @@ def pool_batches(
 
 
 def batch_stream(
-    tokenizer: PreTrainedTokenizerBase, seed: int, batch_tokens: int, skip: int = 0
+    tokenizer: PreTrainedTokenizerBase, seed: int, batch_tokens: int, skip: int = 0, pool: int = 0
 ) -> Iterator[Batch]:
-    """Batches without end; the first `skip` of them are passed over, to resume a training run."""
-    pool = 0
+    """Batches without end, from a pool on; the first `skip` are passed over, to resume a training run."""
     while True:
         for batch in pool_batches(tokenizer, seed, pool, batch_tokens):
             if skip:

@@ -34,6 +34,7 @@ class TrainingArguments:
     """Everything that decides the trained weights."""
 
     seed: int = 0
+    start: str | None = None  # the checkpoint whose weights it begins with; then nothing is easy any more
     minutes: float = 40.0
     steps: int | None = None  # when set, the length of the run instead of `minutes`
     batch_tokens: int = 6144

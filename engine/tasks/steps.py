@@ -18,7 +18,7 @@ _OPERATION = r"[+*/×x·-]"
 # A label in front ("2.", "Check:", "Step 3:"); a dash is none, it could be a sign.
 _LABEL = re.compile(r"(?:[A-Za-z]+(?: \d+)?: |\d+[.)] |\* )")
 # What may follow the last number: digits found so far, a remark of the search, a full stop.
-_ENDS = re.compile(r"(?::(?P<found>\d+)| left [\d ]+| yes| no|\.)?")
+_ENDS = re.compile(r"(?::(?P<found>\d+)| left [\d ]+| (?:(?P<aim>\d+) )?(?P<said>yes|no)|\.)?")
 _SUM = re.compile(rf"\(*\d+\)*(?:{_OPERATION}\(*\d+\)*)*")
 _NAMED = re.compile(r"(?:\d )?[A-Za-z]\w{0,19}(?:[+*/×·-]\w+)*")
 _TOKEN = re.compile(rf"\d+|[()]|{_OPERATION}")
@@ -80,6 +80,9 @@ def _check_equation(line: str) -> Verdict:
         return "unknown"
     if any(value != int(result[0]) for value in values):
         return "wrong"
+    if ends["aim"] is not None:
+        reached = int(ends["aim"][:_LONGEST_NUMBER]) == int(result[0])
+        return "right" if reached == (ends["said"] == "yes") else "wrong"
     return "right" if ends["found"] is None else _check_found(result[0], ends["found"])
 
 

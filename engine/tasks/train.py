@@ -20,7 +20,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from engine.tasks.corpus import IGNORED, Batch, batch_stream
+from engine.tasks.corpus import EASY_POOLS, IGNORED, Batch, batch_stream
 from engine.tasks.recipe import (
     TrainingArguments,
     block_loss,
@@ -108,7 +108,9 @@ class TrainingRun:
 
     def train(self, save_every: float, report_every: float, report: Callable[[str], None]) -> None:
         """Train to the end of the run, saving and reporting every so many seconds."""
-        batches = batch_stream(self.tokenizer, self.arguments.seed, self.arguments.batch_tokens, self.step)
+        seed, tokens = self.arguments.seed, self.arguments.batch_tokens
+        first = EASY_POOLS if self.arguments.start else 0
+        batches = batch_stream(self.tokenizer, seed, tokens, self.step, first)
         last_save = last_report = self.seconds
         last_tokens, losses = self.tokens, []
         while self.progress < 1:
@@ -172,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in --out; all but --minutes stays"
     )
-    parser.add_argument("--start", type=Path, help="checkpoint whose weights a new run begins with")
+    parser.add_argument("--start", help="checkpoint whose weights a new run begins with")
     parser.add_argument("--minutes", type=float, default=None, help="length of the whole run (40)")
     parser.add_argument(
         "--steps", type=int, default=None, help="length of the run in steps instead of minutes"
@@ -185,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--save-every", type=float, default=180.0, help="seconds between checkpoints")
     parser.add_argument("--report-every", type=float, default=30.0, help="seconds between progress lines")
     options = vars(parser.parse_args(argv))
-    folder, resume, start = options.pop("out"), options.pop("resume"), options.pop("start")
+    folder, resume = options.pop("out"), options.pop("resume")
     save_every, report_every = options.pop("save_every"), options.pop("report_every")
     torch.set_num_threads(options.pop("threads"))
     if resume and not (folder / STATE_FILE).exists():
@@ -199,8 +201,8 @@ def main(argv: list[str] | None = None) -> int:
     else:
         options["minutes"] = options["minutes"] or defaults.minutes
         run = TrainingRun(folder, TrainingArguments(**options), build_tokenizer())
-        if start is not None:
-            warm_start(run.model, run.tokenizer, start)
+        if options["start"]:
+            warm_start(run.model, run.tokenizer, Path(options["start"]))
     parameters = sum(p.numel() for p in run.model.parameters())
     print(f"{parameters:,} parameters on {run.device}, from step {run.step}", flush=True)
     run.train(save_every, report_every, lambda line: print(line, flush=True))

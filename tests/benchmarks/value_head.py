@@ -1,9 +1,9 @@
 """Whether a value head, trained on the bundled model's own roll-outs, tells right thoughts from wrong ones:
 
 python tests/benchmarks/value_head.py [MODEL] [--train N] [--test N] [--seed S]. Thoughts are sampled at
-T = 0.8 on hard problems; a logistic regression on the final hidden state at the end of each of their lines learns
-whether they led to a right answer. On held-out problems it is compared with what costs nothing: the mean
-log-probability, and whether the lines that can be computed are right (`engine.tasks.steps`).
+T = 0.8 on hard problems; a logistic regression on the final hidden state at the end of each of their lines
+learns whether they led to a right answer. On held-out problems it is compared with what costs nothing: the
+mean log-probability, and whether the lines that can be computed are right (`engine.tasks.steps`).
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def _terms(numbers: list[int]) -> list[_Term]:
 
 
 def _solve(numbers: list[int], target: int, signs: str, pen: Pen) -> Trace:
-    """A line per pair and per join; joins of the last two numbers say whether they reach the target."""
+    """A line per pair and per join; those of the last two numbers say whether they reach the target."""
     lines: list[str] = []
     for step in _walk(_terms(numbers), signs):
         if isinstance(step, _Pair):
@@ -116,7 +116,7 @@ def _solve(numbers: list[int], target: int, signs: str, pen: Pen) -> Trace:
             value = step.result.value
             value = pen.write(len(lines), value, [wrong for wrong in near(value) if wrong != target])
             reached = value == target
-            lines.append(f"{step.written}={value} {'yes' if reached else 'no'}")
+            lines.append(f"{step.written}={value} {target} {'yes' if reached else 'no'}")
             if reached:
                 return Trace(tuple(lines), step.result.text[1:-1])
     raise ValueError(f"{target} cannot be reached from {numbers}")

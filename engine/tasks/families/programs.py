@@ -37,8 +37,8 @@ class Definition:
 
 
 def _solve_variables(letters: list[str], definitions: list[Definition], pen: Pen) -> Trace:
-    """A definition is copied with its value put in, worked out, and noted under its name ("d=28"), where the
-    definitions that use it look it up."""
+    """A definition is copied ("s: d+9"), what it uses is called to mind ("d=19"), and the value is worked out
+    and noted under its name ("s=28")."""
     values: list[int] = []
     lines: list[str] = []
     for letter, definition in zip(letters, definitions, strict=True):
@@ -48,9 +48,11 @@ def _solve_variables(letters: list[str], definitions: list[Definition], pen: Pen
         else:
             before = values[definition.source]
             value = operation.apply(before)
-            value = pen.write(len(lines), value, near(value))
             rest = f"{operation.sign}{operation.operand}"
-            lines.append(f"{letters[definition.source]}{rest}={before}{rest}={value}")
+            source = letters[definition.source]
+            lines += [f"{letter}: {source}{rest}", f"{source}={before}"]
+            value = pen.write(len(lines), value, near(value))
+            lines.append(f"{before}{rest}={value}")
         lines.append(f"{letter}={value}")
         values.append(value)
     return Trace(tuple(lines), str(values[-1]))
@@ -85,8 +87,13 @@ def variables(rng: random.Random, level: int, wording: Wording) -> Problem:
         between.join(written) + ". " + asked,
         key,
         solver,
-        tuple(i for i, line in enumerate(solver(Pen()).lines) if line.count("=") > 1),
+        tuple(i for i, line in enumerate(solver(Pen()).lines) if _is_sum(line)),
     )
+
+
+def _is_sum(line: str) -> bool:
+    """Whether it works out a value: "19+9=28"."""
+    return line[0].isdigit() and "=" in line
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,7 @@ def _follow(start: dict[str, int], statements: list[_Statement], asked: str, pen
     for s in statements:
         if s.above is not None:
             passed = values[s.target] > s.above
+            lines.append(f"{s.target}={values[s.target]}")
             lines.append(f"{values[s.target]}>{s.above} {'yes' if passed else 'no'}")
             if not passed:
                 continue
@@ -120,9 +128,10 @@ def _follow(start: dict[str, int], statements: list[_Statement], asked: str, pen
         for turn in range(1, s.times + 1):
             before = values[s.source]
             value = s.operation.apply(before)
-            value = pen.write(len(lines), value, near(value))
             count = f"{turn} " if s.times > 1 else ""
-            lines += [f"{count}{s.source}{rest}={before}{rest}={value}", f"{s.target}={value}"]
+            lines += [f"{count}{s.target}: {s.source}{rest}", f"{s.source}={before}"]
+            value = pen.write(len(lines), value, near(value))
+            lines += [f"{before}{rest}={value}", f"{s.target}={value}"]
             values[s.target] = value
     return Trace(tuple(lines), str(values[asked]))
 
@@ -185,7 +194,7 @@ def program(rng: random.Random, level: int, wording: Wording) -> Problem:
     # A slip before a condition could turn it, so that other lines would follow.
     conditions = [i for i, line in enumerate(lines) if ">" in line]
     last = conditions[-1] if conditions else -1
-    steps = tuple(i for i, line in enumerate(lines) if i > last and line.count("=") > 1)
+    steps = tuple(i for i, line in enumerate(lines) if i > last and _is_sum(line))
     renamed = code
     for index, name in enumerate(names):
         renamed = renamed.replace(f"{name} ", f"v{index} ").replace(f"({name})", f"(v{index})")

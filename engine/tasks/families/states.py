@@ -211,6 +211,9 @@ _CLAIMS = Phrases(
         "{} claims {} {}.",
         "{} tells you that {} {}.",
         "{} shows us that {} {}.",
+        "{} {verb}s that {} {}.",
+        "{} {verb}s us that {} {}.",
+        "{} {verb}s {} {}.",
     ),
     ("{} tells us that {} {}.",),
 )

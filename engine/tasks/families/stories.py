@@ -20,6 +20,8 @@ _BEGINS = Phrases(
         "{who} keeps {n} {items} at home.",
         "{who} begins with {n} {items}.",
         "To begin with, {who} has {n} {items}.",
+        "{who} {verb}s {n} {items}.",
+        "In the beginning {who} {verb}s {n} {items}.",
     ),
     ("At first {who} has {n} {items}.", "{who} owns {n} {items}."),
 )
@@ -42,6 +44,10 @@ _GAINS = Phrases(
         "{who} makes {n} more.",
         "{who} adds {n} more.",
         "{n} more come from {other}.",
+        "{who} {verb}s {n} more.",
+        "{who} {verb}s {n} more from {other}.",
+        "{who} {verb}s up {n} more.",
+        "{other} {verb}s {who} {n} more.",
     ),
     ("{who} receives {n} more from {other}.", "{who} picks up {n} more."),
 )
@@ -66,6 +72,11 @@ _LOSSES = Phrases(
         "{who} uses {n}.",
         "{n} of them fall into a river.",
         "{who} leaves {n} with {other}.",
+        "{who} {verb}s {n} to {other}.",
+        "{who} {verb}s {n} of them.",
+        "{n} of them {verb}.",
+        "{n} of them {verb} away.",
+        "{n} of them are {verb}.",
     ),
     ("{who} hands {n} to {other}.", "{n} of them go missing."),
 )

@@ -25,8 +25,9 @@ class Phrases:
     unseen: tuple[str, ...]
 
     def draw(self, rng: random.Random, wording: Wording) -> str:
-        """One of the templates of `wording`."""
-        return rng.choice(self.seen if wording == "seen" else self.unseen)
+        """One of the templates of `wording`; a verb that it leaves open is invented."""
+        chosen = rng.choice(self.seen if wording == "seen" else self.unseen)
+        return chosen.replace("{verb}", invented_word(rng)) if "{verb}" in chosen else chosen
 
 
 _VALUE = Phrases(

@@ -45,7 +45,7 @@ def _expression_value(question: str) -> str:
 
 def _story_value(question: str) -> str:
     first, *sentences = question.split(". ")
-    begins = r"(?:At first |There are \d+ \w+ in |In the morning |To begin with, )?([A-Z]\w+)"
+    begins = r"(?:At first |There are \d+ \w+ in |In the (?:morning|beginning) |To begin with, )?([A-Z]\w+)"
     who = re.match(begins, first)[1]  # type: ignore[index]
     count = int(re.search(r"\d+", first)[0])  # type: ignore[index]
     for sentence in sentences:
@@ -57,14 +57,16 @@ def _story_value(question: str) -> str:
             count *= n
         elif re.search(
             rf"{who} (buys|finds|gets|wins|receives|picks|collects|earns|takes|borrows|is given|makes|adds)"
-            rf"|(gives|sends) {who} |are added|brings|come from",
+            rf"|(gives|sends) {who} |are added|brings|come from"
+            rf"|{who} \w+s (?:up )?\d+ more|[A-Z]\w+ \w+s {who} \d+ more",
             sentence,
         ):
             count += n
         else:
             assert re.search(
                 rf"{who} (gives|loses|sells|hands|passes|sends|shows|throws|breaks|lends|uses|leaves)"
-                r"|takes|borrows|lost|go missing|break|stolen|disappear|fall",
+                r"|takes|borrows|lost|go missing|break|stolen|disappear|fall"
+                rf"|{who} \w+s \d+ (?:to|of)|\d+ of them \w+",
                 sentence,
             ), sentence
             count -= n
@@ -189,7 +191,7 @@ def _truth_value(question: str) -> str:
     honest[first.split()[0]] &= "never tells the truth" not in first
     for claim in claims:
         speaker, about, said = re.match(  # type: ignore[union-attr]
-            r"(\w+) (?:says|claims|thinks|told me|tells you|shows us|tells us)(?: that)? (\w+) (.*)\.", claim
+            r"(\w+) (?:says|claims|told me|\w+s(?: us| you)?)(?: that)? (\w+) (.*)\.", claim
         ).groups()
         honest[speaker] = honest[about] == (said == "tells the truth")
     person = next(name for name in honest if re.search(rf"\b{name}\b", asked))
