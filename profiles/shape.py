@@ -5,7 +5,7 @@ Knows configuration files only: no weights, no transformers, no hardware.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Literal
 
@@ -85,6 +85,14 @@ class ModelShape:
     def window_counts(self) -> tuple[tuple[int | None, int], ...]:
         """(window, number of layers that have it): the formulae run once per kind of layer."""
         return tuple(Counter(self.windows).items())
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Costs are looked up by shape for every token: its many fields are gone through once."""
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
 
 @dataclass(frozen=True)

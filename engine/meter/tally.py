@@ -11,7 +11,14 @@ from typing import Literal
 from engine.backend import Account, Backend, Forwarded
 from engine.protocol import Metered, Phase
 from engine.protocol.receipt import Step
-from profiles.costs import decode_bytes, decode_flops, prefill_bytes, prefill_flops, roofline_seconds
+from profiles.costs import (
+    decode_bytes,
+    decode_flops,
+    prefill_bytes,
+    prefill_flops,
+    roofline_seconds,
+    span_flops,
+)
 
 RATE_WINDOW_S = 1.0
 """Seconds over which the live rate is taken: long enough to be readable, short enough to show a stall."""
@@ -64,8 +71,7 @@ class Tally:
         self.prefill_s = (time.monotonic_ns() - self.prefill_began_ns) / 1e9
 
     def sampled(self, phase: Phase, tokens: int) -> None:
-        contexts = range(self.context_used + 1, self.context_used + tokens + 1)
-        self.flops[phase] += decode_flops(self.backend.shape, *contexts).total
+        self.flops[phase] += span_flops(self.backend.shape, tokens, self.context_used)
         if phase == "thinking":
             self.thinking_tokens += tokens
         else:

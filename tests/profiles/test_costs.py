@@ -267,6 +267,22 @@ def test_a_prompt_costs_the_same_in_one_pass_or_in_chunks(shape: ModelShape, chu
     assert saved + tail == costs.prefill_flops(shape, cached)
 
 
+LATENT = shape_from_config(tiny_config("deepseek_v3").to_dict())
+
+
+@pytest.mark.parametrize("shape", [*SHAPES.values(), LATENT], ids=[*SHAPES, "latent"])
+@given(new=st.integers(0, 40), cached=tokens)
+def test_tokens_one_after_another_cost_what_their_steps_do(shape: ModelShape, new: int, cached: int) -> None:
+    steps = [costs.decode_flops(shape, cached + at).total for at in range(1, new + 1)]
+    assert costs.span_flops(shape, new, cached) == sum(steps)
+
+
+def test_shapes_are_one_key_where_they_are_equal() -> None:
+    again = shape_from_config(QWEN3_06B)
+    assert hash(again) == hash(SHAPES["full"]) and again == SHAPES["full"]
+    assert hash(replace(again, vocab=151_935)) != hash(again)
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @given(contexts=st.lists(tokens, min_size=1, max_size=4))
 def test_a_batch_reads_the_weights_once_and_every_row_its_own_cache(
