@@ -175,11 +175,16 @@ def test_an_expert_is_solved_on_the_tokens_that_it_gets_and_rounded_where_these_
         own = torch.cat([solved[0, expert, role].solved.values() for role in ("gate", "up")])
         errors = [float(((values - before[expert]) @ x.T).square().sum()) for values in (own, rounded)]
         assert errors[0] < 0.9 * errors[1]
-        expected = solve(before[expert], factor_of(x), 4, 32).values()
-        torch.testing.assert_close(own, expected, rtol=1e-3, atol=1e-3)
+        expected, of_all = (solve(before[expert], factor_of(some), 4, 32).values() for some in (x, hidden))
+        # sums come out a little otherwise on each processor, and a close choice of a code with them
+        assert _share_apart(own, expected) < 0.01 < 0.1 < _share_apart(own, of_all)
     few = Calibration(file=texts.file, samples=1, length=20)
     written = make(source, tmp_path / "out", group=32, calibration=few)
     assert 0 < written.rounded <= 12
+
+
+def _share_apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(((a - b).abs() > 1e-3).float().mean())
 
 
 def factor_of(x: torch.Tensor) -> Factor:
