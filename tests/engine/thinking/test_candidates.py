@@ -27,7 +27,7 @@ TINY = locate("tiny")
 TOKENIZER = HubTokenizer(TINY)
 THINK, END, EOS = (TOKENIZER.encode(text)[0] for text in ("<think>", "</think>", "<|im_end|>"))
 A, B = TOKENIZER.encode("12")
-HARD = "Reach 26 using 8, 7, 11 and 14 with + and -, each number at most once."
+HARD = "s = 1, u = 18, p = 13, g = p + 7, e = g + 7, c = e - 11, y = c + 2, h = y - 14. Find h."
 """On which samples of the bundled model differ."""
 
 
