@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -29,6 +30,11 @@ SCHEMAS = {
 def render(struct: type) -> str:
     """The struct's JSON Schema (draft 2020-12) as text with a final newline."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(struct)}
+    for part in (schema, *schema.get("$defs", {}).values()):
+        if (
+            "description" in part
+        ):  # a docstring: versions of msgspec differ in what they make of its indentation
+            part["description"] = inspect.cleandoc(part["description"])
     return json.dumps(schema, indent=2) + "\n"
 
 

@@ -22,7 +22,7 @@ from engine.runtime.local import LocalBackend
 from engine.setup import open_backend
 from engine.speed import Stop
 
-HARD = "What is 12 + 7 - 4 + 15 - 9 * 2?"
+HARD = "s = 1, u = 18, p = 13, g = p + 7, e = g + 7, c = e - 11, y = c + 2, h = y - 14. Find h."
 """Of which the bundled model is not sure."""
 WARM = Sampling(temperature=1.2, top_p=0.95, top_k=40, seed=5)
 

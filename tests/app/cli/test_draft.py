@@ -31,9 +31,9 @@ def test_who_drafts_is_in_the_receipt_and_the_answer_is_the_same(
 
 def test_the_settings_have_it_too(home: Home) -> None:
     (home.folder / "config" / "mull").mkdir(parents=True, exist_ok=True)
-    (home.folder / "config" / "mull" / "config.toml").write_text('draft = "exit:2"\n')
-    steps = home.ask(QUESTION)["receipt"]["steps"]
-    assert "tiny exit:2" in {step["model"] for step in steps}
+    # whether a good one guesses at all hangs on what guesses cost here by now
+    (home.folder / "config" / "mull" / "config.toml").write_text('draft = "exit:99"\n')
+    assert "from 1 to" in one_line(home.run("ask", QUESTION), 1)
     (home.folder / "config" / "mull" / "config.toml").unlink()
 
 

@@ -128,7 +128,7 @@ def test_bad_input_is_one_line_with_the_next_step(user: Home) -> None:
         (("tiny", "--to", "int4", "there"), 1, "is there already; name a folder that is not there yet"),
         (("missing", "--to", "int4", "out"), 1, "no model 'missing'"),
         (("few", "--to", "int4", "out"), 1, "is quantized already (gptq 8-bit g64)"),
-        (("--report", "tiny", "few"), 1, "640 tokens, the original 768"),
+        (("--report", "tiny", "few"), 1, "640 tokens, the original 1024"),
         (("--report", "tiny", "int4,x"), 2, "'x' is no exception"),
         (("tiny", "--to", "int4", "out", "--device", "cuda:9"), 1, "device cuda:9 is not there"),
         (("tiny",), 2, "--to, or ask for a --report"),
