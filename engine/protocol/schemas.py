@@ -30,10 +30,9 @@ SCHEMAS = {
 def render(struct: type) -> str:
     """The struct's JSON Schema (draft 2020-12) as text with a final newline."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(struct)}
+    # descriptions are docstrings: versions of msgspec differ in what they make of their indentation
     for part in (schema, *schema.get("$defs", {}).values()):
-        if (
-            "description" in part
-        ):  # a docstring: versions of msgspec differ in what they make of its indentation
+        if "description" in part:
             part["description"] = inspect.cleandoc(part["description"])
     return json.dumps(schema, indent=2) + "\n"
 
